@@ -1,0 +1,95 @@
+"""The usage event: one attempt at an upstream, the value that travels the whole house."""
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    OK = "ok"
+    CLIENT_CLOSED = "client_closed"
+    UPSTREAM_CLOSED = "upstream_closed"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    CUT = "cut"
+    UPSTREAM_ERROR = "upstream_error"
+    UNREACHABLE = "unreachable"
+    INTERRUPTED = "interrupted"
+
+
+class UsageSource(StrEnum):
+    """Where an event's token counts come from."""
+
+    REPORTED = "reported"
+    ESTIMATED = "estimated"
+    INVALID = "invalid"
+    NONE = "none"
+
+
+class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One upstream attempt on a metered route. Token counts are normalised and billable."""
+
+    event_id: str
+    """A UUIDv7 minted by meter at admission; ids of providers and clients repeat."""
+    started_at: datetime
+    team_id: str
+    key_id: str
+    route: str
+    upstream: str
+    model_requested: str
+    stream: bool
+    outcome: Outcome
+    usage_source: UsageSource
+    status: int | None = None
+    """The upstream's HTTP status; `None` when no headers came."""
+    model_served: str | None = None
+    service_tier: str | None = None
+    upstream_id: str | None = None
+    finish_reasons: tuple[str, ...] = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Part of `prompt_tokens`."""
+    cache_write_tokens: int = 0
+    """Part of `prompt_tokens`."""
+    reasoning_tokens: int = 0
+    """Part of `completion_tokens`."""
+    usage_raw: str | None = None
+    """The usage object as the upstream sent it, JSON."""
+    anomalies: tuple[str, ...] = ()
+    cost: int | None = None
+    """Picodollars; `None` is unpriced, 0 is free."""
+    upstream_cost: int | None = None
+    """Picodollars, as the upstream reports it."""
+    upstream_cost_source: str | None = None
+    ttfb_ms: int | None = None
+    """From the request's arrival at the upstream to its headers."""
+    duration_ms: int | None = None
+    end_user: str | None = None
+    tags: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """The model that answered, or the requested one where the answer named none."""
+        return self.model_served or self.model_requested
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion; cached and reasoning tokens are parts of them."""
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def failed(self) -> bool:
+        """Say whether the attempt ended without the upstream's whole, successful answer."""
+        return self.outcome is not Outcome.OK
+
+
+def uuid7(at_ms: int, randomness: bytes) -> str:
+    """Make a UUIDv7 (RFC 9562, section 5.7) of a Unix time in milliseconds and ten random bytes."""
+    number = at_ms << 80 | int.from_bytes(randomness[:10], "big")
+    number = number & ~(0xF << 76) | 0x7 << 76
+    number = number & ~(0x3 << 62) | 0x2 << 62
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

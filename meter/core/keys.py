@@ -1,0 +1,67 @@
+"""Keys: how they are made, recognised and shown.
+
+A key is `mtr_<public id>_<secret>`. The public id names the key in logs and reports. The secret carries
+256 bits of randomness, so that a plain HMAC protects it and no slow hash is needed on every request. Only the
+HMAC under a pepper, which is kept outside the database, is stored: who steals the database can neither use
+nor test a key.
+"""
+
+import hmac
+import re
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+PUBLIC_ID_LENGTH = 12
+# 43 characters of 62 are 256.03 bits.
+SECRET_LENGTH = 43
+PEPPER_BYTES_MIN = 32
+
+_SHAPE = re.compile(rf"mtr_[0-9A-Za-z]{{{PUBLIC_ID_LENGTH}}}_[0-9A-Za-z]{{{SECRET_LENGTH}}}")
+
+Choose = Callable[[str], str]
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """What the holder of a key may do, as the data plane sees it."""
+
+    key_id: str
+    key_name: str
+    team_id: str
+    team_name: str
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    stream_usage: str | None = None
+
+    def valid_at(self, now: datetime) -> bool:
+        """Say whether the key may be used at `now`; it ends at the instant of expiry."""
+        expired = self.expires_at is not None and now >= self.expires_at
+        revoked = self.revoked_at is not None and now >= self.revoked_at
+        return not (expired or revoked)
+
+
+def mint(choose: Choose) -> tuple[str, str]:
+    """Make a key; `choose` picks one character of a string at random (`secrets.choice`).
+
+    Returns the public id and the whole key.
+    """
+    public_id = "".join(choose(ALPHABET) for _ in range(PUBLIC_ID_LENGTH))
+    secret = "".join(choose(ALPHABET) for _ in range(SECRET_LENGTH))
+    return public_id, f"mtr_{public_id}_{secret}"
+
+
+def well_formed(key: str) -> bool:
+    """Say whether this has a key's shape, so that nothing else is ever looked up."""
+    return _SHAPE.fullmatch(key) is not None
+
+
+def digest(key: str, pepper: bytes) -> bytes:
+    """Return the 32 bytes under which a key is stored and found: HMAC-SHA256 under the pepper."""
+    return hmac.digest(pepper, key.encode(), "sha256")
+
+
+def masked(public_id: str) -> str:
+    """Show a key without its secret."""
+    return f"mtr_{public_id}_..."

@@ -1,0 +1,99 @@
+"""Periods in a time zone: hours, days, weeks, months.
+
+A period is half open, `[start, end)`, and its bounds are instants in UTC. They are worked out on the wall
+clock of the zone, so that a day across a change of summer time has 23 or 25 hours. Every zone in use starts
+its hours on a quarter of a UTC hour, which is why the rollup keeps quarter hours.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+Unit = Literal["hour", "day", "week", "month"]
+
+BUCKET = timedelta(minutes=15)
+
+
+class Period(msgspec.Struct, frozen=True):
+    """A named stretch of time, `[start, end)`, in UTC."""
+
+    label: str
+    start: datetime
+    end: datetime
+
+
+def zone(name: str) -> tzinfo:
+    """Look up an IANA time zone, such as `Europe/Berlin`."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"unknown time zone {name!r}: use an IANA name such as Europe/Berlin") from None
+
+
+def bucket(instant: datetime) -> datetime:
+    """Return the start of the quarter hour that holds an instant."""
+    return instant.replace(minute=instant.minute - instant.minute % 15, second=0, microsecond=0)
+
+
+def month_start(instant: datetime, tz: tzinfo) -> datetime:
+    """Return when the month that holds `instant` began in `tz`."""
+    return period_of(instant, "month", tz).start
+
+
+def period_of(instant: datetime, unit: Unit, tz: tzinfo) -> Period:
+    """Return the period that holds an instant."""
+    if unit == "hour":
+        return _hour(instant, tz)
+    first = _floor(instant.astimezone(tz), unit)
+    start = first.replace(tzinfo=tz).astimezone(UTC)
+    end = _next(first, unit).replace(tzinfo=tz).astimezone(UTC)
+    return Period(_label(first, unit), start, end)
+
+
+def periods(since: datetime, until: datetime, unit: Unit, tz: tzinfo) -> Iterator[Period]:
+    """Yield the periods that touch `[since, until)`, in order, without gaps."""
+    at = since
+    while at < until:
+        period = period_of(at, unit, tz)
+        yield period
+        at = period.end
+
+
+def parse_instant(text: str, tz: tzinfo) -> datetime:
+    """Read `2026-11-23`, `2026-11` or an ISO 8601 time; without an offset it is meant in `tz`."""
+    month_form = "YYYY-MM"
+    try:
+        parsed = datetime.fromisoformat(f"{text}-01" if len(text) == len(month_form) else text)
+    except ValueError:
+        raise ValueError(f"not a date: {text!r} (use 2026-11-23 or 2026-11-23T14:00)") from None
+    aware = parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=tz)
+    return aware.astimezone(UTC)
+
+
+def _hour(instant: datetime, tz: tzinfo) -> Period:
+    # Hours are counted in UTC: where clocks go back, the repeated hour is a period of its own.
+    local = instant.astimezone(tz)
+    into = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+    start = instant.astimezone(UTC) - into
+    label = start.astimezone(tz).isoformat(timespec="minutes")
+    return Period(label, start, start + timedelta(hours=1))
+
+
+def _floor(local: datetime, unit: Unit) -> datetime:
+    day = datetime(local.year, local.month, local.day)  # noqa: DTZ001 (wall clock; the caller adds the zone)
+    if unit == "week":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if unit == "month" else day
+
+
+def _next(first: datetime, unit: Unit) -> datetime:
+    if unit == "month":
+        return (first + timedelta(days=32)).replace(day=1)
+    return first + timedelta(days=7 if unit == "week" else 1)
+
+
+def _label(first: datetime, unit: Unit) -> str:
+    return first.strftime("%Y-%m" if unit == "month" else "%Y-%m-%d")

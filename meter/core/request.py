@@ -1,0 +1,137 @@
+"""What meter reads of a request body, which itself is forwarded byte for byte.
+
+Two parsers that disagree about a body are a way around a quota: the meter reads a cheap model, the provider a
+dear one. So a body passes only if every parser must read the same: strict UTF-8, one JSON document, no member
+twice, also not in another case (Go's parser ignores case), no NaN.
+"""
+
+import json
+from typing import Any, NoReturn
+
+import msgspec
+
+from meter.core.errors import InvalidRequest
+
+MODEL_LENGTH_MAX = 256
+END_USER_LENGTH_MAX = 256
+TAGS_MAX = 16
+TAG_LENGTH_MAX = 64
+
+
+class RequestFacts(msgspec.Struct, frozen=True):
+    """The members of a request that decide how it is metered."""
+
+    model: str
+    stream: bool
+    end_user: str | None
+    document: dict[str, Any]
+    """The whole body, decoded, for estimates; never stored."""
+
+
+class _Ambiguous(dict[str, Any]):
+    """An object that names a member twice."""
+
+
+def read_request(body: bytes) -> RequestFacts:
+    """Read the facts of a request; raises `InvalidRequest` naming the member at fault."""
+    document = _decode(body)
+    _refuse_ambiguous(document, None)
+    stream = document.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise InvalidRequest("'stream' must be true or false.", param="stream")
+    _check_stream_options(document)
+    return RequestFacts(_model(document), bool(stream), _end_user(document), document)
+
+
+def read_tags(header: str) -> tuple[str, ...]:
+    """Read `x-meter-tags`: comma-separated, blanks around a tag dropped, each tag once."""
+    tags = tuple(dict.fromkeys(tag.strip() for tag in header.split(",") if tag.strip()))
+    if len(tags) > TAGS_MAX or any(len(tag) > TAG_LENGTH_MAX for tag in tags):
+        raise InvalidRequest(
+            f"'x-meter-tags' takes at most {TAGS_MAX} tags of {TAG_LENGTH_MAX} characters.",
+            param="x-meter-tags",
+        )
+    return tags
+
+
+def _decode(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant
+        )
+    except UnicodeDecodeError:
+        raise InvalidRequest("The body must be JSON in UTF-8.") from None
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.") from None
+    except ValueError as fault:
+        raise InvalidRequest(f"The body is not valid JSON: {_reason(fault)}.") from None
+    if not isinstance(document, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else _Ambiguous(members)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _reason(fault: ValueError) -> str:
+    # A decoder's message names a position; other messages may quote the body and stay out.
+    if isinstance(fault, json.JSONDecodeError):
+        return f"{fault.msg} at character {fault.pos}"
+    return "a number is not finite or has too many digits"
+
+
+def _refuse_ambiguous(members: dict[str, Any], inside: str | None) -> None:
+    folded: set[str] = set()
+    for name in members:
+        if name.casefold() in folded:
+            _refuse_duplicate(inside)
+        folded.add(name.casefold())
+    if isinstance(members, _Ambiguous):
+        _refuse_duplicate(inside)
+
+
+def _refuse_duplicate(inside: str | None) -> NoReturn:
+    where = f"'{inside}'" if inside else "The body"
+    raise InvalidRequest(
+        f"{where} names a member twice (upper and lower case count as the same); send each once.",
+        param=inside,
+    )
+
+
+def _check_stream_options(document: dict[str, Any]) -> None:
+    options = document.get("stream_options")
+    if options is None:
+        return
+    if not isinstance(options, dict):
+        raise InvalidRequest("'stream_options' must be an object.", param="stream_options")
+    _refuse_ambiguous(options, "stream_options")
+    if not isinstance(options.get("include_usage"), bool | None):
+        raise InvalidRequest(
+            "'stream_options.include_usage' must be true or false.",
+            param="stream_options.include_usage",
+        )
+
+
+def _model(document: dict[str, Any]) -> str:
+    model = document.get("model")
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest("Name the model to use in 'model'.", param="model")
+    if len(model) > MODEL_LENGTH_MAX or not model.isprintable():
+        raise InvalidRequest(
+            f"'model' must be at most {MODEL_LENGTH_MAX} printable characters.", param="model"
+        )
+    return model
+
+
+def _end_user(document: dict[str, Any]) -> str | None:
+    user = document.get("user")
+    if not isinstance(user, str):
+        return None
+    # Surrogates that stand alone are legal JSON and no legal UTF-8.
+    return user[:END_USER_LENGTH_MAX].encode("utf-8", "replace").decode()
