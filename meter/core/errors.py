@@ -4,6 +4,7 @@
     ├── InvalidRequest          400  what the client sent cannot be metered
     │   └── UnsupportedEncoding 415  a compressed request body
     ├── InvalidKey              401  the one answer to every bad credential
+    │   └── InvalidAdminToken   the control plane's answer to the same
     ├── NotFound                404  no such route, or no such thing
     ├── MethodNotAllowed        405  the route exists, the method does not
     ├── Conflict                409  it exists already
@@ -26,7 +27,7 @@ class MeterError(Exception):
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
-    code: ClassVar[str | None] = "internal_error"
+    code: ClassVar[str] = "internal_error"
     headers: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
@@ -70,6 +71,15 @@ class InvalidKey(MeterError):
     def __init__(self) -> None:
         super().__init__(
             "Incorrect API key provided. Send a valid meter key as 'Authorization: Bearer mtr_...'."
+        )
+
+
+class InvalidAdminToken(InvalidKey):
+    """The control plane asks for the admin token."""
+
+    def __init__(self) -> None:
+        MeterError.__init__(
+            self, "Send the admin token as 'Authorization: Bearer ...'; it lies in the data directory."
         )
 
 

@@ -19,6 +19,10 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+# A client that leaves is no failure of the upstream's or of meter's.
+NOT_FAILED = (Outcome.OK, Outcome.CLIENT_CLOSED)
+
+
 class UsageSource(StrEnum):
     """Where an event's token counts come from."""
 
@@ -82,8 +86,8 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def failed(self) -> bool:
-        """Say whether the attempt ended without the upstream's whole, successful answer."""
-        return self.outcome is not Outcome.OK
+        """Say whether the attempt failed."""
+        return self.outcome not in NOT_FAILED
 
 
 def uuid7(at_ms: int, randomness: bytes) -> str:

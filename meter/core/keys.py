@@ -10,6 +10,7 @@ import hmac
 import re
 from collections.abc import Callable
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -42,12 +43,38 @@ class Grant(msgspec.Struct, frozen=True):
         return not (expired or revoked)
 
 
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as it is shown: everything but its secret."""
+
+    id: str
+    """The public id, the middle part of the key."""
+    team_id: str
+    team: str
+    name: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+class Minting(NamedTuple):
+    """What making a key takes from outside: randomness, the time, and the pepper."""
+
+    choose: Choose
+    now: datetime
+    pepper: bytes
+
+
+def mint_id(choose: Choose) -> str:
+    """Make a public id, for a key or a team."""
+    return "".join(choose(ALPHABET) for _ in range(PUBLIC_ID_LENGTH))
+
+
 def mint(choose: Choose) -> tuple[str, str]:
     """Make a key; `choose` picks one character of a string at random (`secrets.choice`).
 
     Returns the public id and the whole key.
     """
-    public_id = "".join(choose(ALPHABET) for _ in range(PUBLIC_ID_LENGTH))
+    public_id = mint_id(choose)
     secret = "".join(choose(ALPHABET) for _ in range(SECRET_LENGTH))
     return public_id, f"mtr_{public_id}_{secret}"
 
@@ -60,8 +87,3 @@ def well_formed(key: str) -> bool:
 def digest(key: str, pepper: bytes) -> bytes:
     """Return the 32 bytes under which a key is stored and found: HMAC-SHA256 under the pepper."""
     return hmac.digest(pepper, key.encode(), "sha256")
-
-
-def masked(public_id: str) -> str:
-    """Show a key without its secret."""
-    return f"mtr_{public_id}_..."

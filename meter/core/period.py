@@ -73,6 +73,15 @@ def parse_instant(text: str, tz: tzinfo) -> datetime:
     return aware.astimezone(UTC)
 
 
+def parse_duration(text: str) -> timedelta:
+    """Read `90d`, `12h`, `30m` or `2w`."""
+    units = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+    number, unit = text[:-1], text[-1:]
+    if unit not in units or not number.isdecimal() or not int(number):
+        raise ValueError(f"not a duration: {text!r} (use 90d, 12h or 30m)")
+    return timedelta(**{units[unit]: int(number)})
+
+
 def _hour(instant: datetime, tz: tzinfo) -> Period:
     # Hours are counted in UTC: where clocks go back, the repeated hour is a period of its own.
     local = instant.astimezone(tz)

@@ -1,0 +1,5 @@
+"""`python -m meter` is `meter`."""
+
+from meter.cli import main
+
+main()

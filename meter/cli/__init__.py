@@ -1,0 +1,38 @@
+"""The command line: thin commands over the same functions that the servers use."""
+
+import sys
+
+import click
+
+from meter import __version__
+from meter.cli import db, keys, report, serve, teams, verify
+from meter.core.errors import MeterError
+from meter.datadir import InUseError
+from meter.settings import ConfigurationError
+
+# sysexits.h: a configuration that cannot be used.
+EX_CONFIG = 78
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="meter")
+def meter() -> None:
+    """Meter every token that passes between your programs and an OpenAI-compatible API."""
+
+
+for command in (serve.serve, keys.keys, teams.teams, report.report, verify.verify, db.db):
+    meter.add_command(command)
+
+
+def main() -> None:
+    """Run a command; whatever it refuses is one sentence on standard error."""
+    try:
+        meter()
+    except ConfigurationError as fault:
+        click.echo("meter: the configuration cannot be used:", err=True)
+        for sentence in fault.faults:
+            click.echo(f"  - {sentence}", err=True)
+        sys.exit(EX_CONFIG)
+    except (MeterError, InUseError, ValueError) as fault:
+        click.echo(f"meter: {fault}", err=True)
+        sys.exit(1)

@@ -1,0 +1,123 @@
+"""From an attempt and how it ended to the event: the table of outcomes.
+
+| what happened | usage source | charged |
+|---|---|---|
+| usage came | `reported` | the usage |
+| usage came and was unusable | `invalid` | the estimate |
+| no usage, although there was a response or may have been one | `estimated` | the estimate |
+| the upstream refused, or was not reached | `none` | nothing |
+
+The estimate is the prompt's size and what was emitted; it never goes below what the client has seen.
+"""
+
+from datetime import datetime
+
+import msgspec
+
+from meter.core.events import Outcome, UsageEvent, UsageSource
+from meter.core.money import round_usd
+from meter.core.tap import Observation
+from meter.core.usage import TokenUsage
+
+
+def succeeded(status: int) -> bool:
+    """Say whether a status announces a completion; a redirect, which is not followed, does not."""
+    return 200 <= status < 300  # noqa: PLR2004 (the statuses of success)
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an attempt before its first byte goes upstream."""
+
+    event_id: str
+    started_at: datetime
+    team_id: str
+    key_id: str
+    route: str
+    upstream: str
+    model: str
+    stream: bool
+    prompt_estimate: int
+    """Tokens of the request's text, by the estimator."""
+    end_user: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended, as far as the upstream's bytes don't tell."""
+
+    outcome: Outcome
+    status: int | None = None
+    ttfb_ms: int | None = None
+    duration_ms: int | None = None
+
+
+def conclude(attempt: Attempt, ending: Ending, observation: Observation | None) -> UsageEvent:
+    """Make the event of an attempt; `observation` is `None` where no response came."""
+    source, usage = _usage(attempt, ending, observation)
+    event = UsageEvent(
+        event_id=attempt.event_id,
+        started_at=attempt.started_at,
+        team_id=attempt.team_id,
+        key_id=attempt.key_id,
+        route=attempt.route,
+        upstream=attempt.upstream,
+        model_requested=attempt.model,
+        stream=attempt.stream,
+        outcome=ending.outcome,
+        usage_source=source,
+        status=ending.status,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        # Without usage there is nothing to pay for; with usage, and no price yet, the cost is unknown.
+        cost=0 if source is UsageSource.NONE else None,
+        ttfb_ms=ending.ttfb_ms,
+        duration_ms=ending.duration_ms,
+        end_user=attempt.end_user,
+        tags=attempt.tags,
+    )
+    return event if observation is None else _with_response(event, observation)
+
+
+def _with_response(event: UsageEvent, observation: Observation) -> UsageEvent:
+    cost = observation.upstream_cost
+    return msgspec.structs.replace(
+        event,
+        model_served=observation.model,
+        service_tier=observation.service_tier,
+        upstream_id=observation.upstream_id,
+        finish_reasons=observation.finish_reasons,
+        usage_raw=observation.usage_raw,
+        anomalies=observation.anomalies,
+        upstream_cost=None if cost is None else round_usd(cost),
+        upstream_cost_source=observation.upstream_cost_source,
+    )
+
+
+def _usage(
+    attempt: Attempt, ending: Ending, observation: Observation | None
+) -> tuple[UsageSource, TokenUsage]:
+    if ending.outcome is Outcome.UNREACHABLE:
+        return UsageSource.NONE, TokenUsage(prompt_tokens=0, completion_tokens=0)
+    if observation is None:
+        return UsageSource.ESTIMATED, TokenUsage(prompt_tokens=attempt.prompt_estimate, completion_tokens=0)
+    usage = observation.usage
+    if usage is None or not observation.usable:
+        return _without_usage(attempt, ending, observation)
+    if ending.outcome is not Outcome.OK and observation.emitted_since_usage:
+        # The usage was a running count, and more was emitted after it.
+        emitted = usage.completion_tokens + observation.emitted_since_usage
+        return UsageSource.ESTIMATED, msgspec.structs.replace(usage, completion_tokens=emitted)
+    return UsageSource.REPORTED, usage
+
+
+def _without_usage(
+    attempt: Attempt, ending: Ending, observation: Observation
+) -> tuple[UsageSource, TokenUsage]:
+    if ending.outcome is Outcome.UPSTREAM_ERROR:
+        return UsageSource.NONE, TokenUsage(prompt_tokens=0, completion_tokens=0)
+    estimate = TokenUsage(prompt_tokens=attempt.prompt_estimate, completion_tokens=observation.emitted_tokens)
+    invalid = observation.reported is not None
+    return (UsageSource.INVALID if invalid else UsageSource.ESTIMATED), estimate

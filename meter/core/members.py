@@ -1,0 +1,166 @@
+r"""JSON at the level of bytes: read exactly, kept within bounds, and found where it stands.
+
+Upstreams write JSON that strict parsers refuse and numbers that floats cannot hold, so documents are
+read leniently and numbers as decimals. And a parser forgets how a value was written: the order, the blanks,
+`1.0` against `1`, `\u00e9` against `é`. A proxy that promises the same bytes edits the bytes, and `members`
+tells it where they are.
+"""
+
+import json
+import re
+from decimal import Decimal, InvalidOperation
+
+import msgspec
+
+# Possessive throughout: no backtracking, so the time is linear also on malformed input.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_BLANK = re.compile(rb"[ \t\r\n]*+")
+_KEY = re.compile(rb"(" + _STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+", re.DOTALL)
+_SCALAR = re.compile(_STRING + rb'|[^ \t\r\n,:{}\[\]"]++', re.DOTALL)
+_STRUCTURE = re.compile(_STRING + rb'|[\[{]|[\]}]|"', re.DOTALL)
+
+_OPENING = b"[{"
+_CLOSING = b"]}"
+
+
+# Legal in JSON strings, and refused by UTF-8 (lone surrogates) or by PostgreSQL (NUL).
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+TEXT_LENGTH_MAX = 256
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One member of an object: positions are offsets of bytes, ends are exclusive."""
+
+    key: str
+    start: int
+    """The opening quote of the key."""
+    value_start: int
+    value_end: int
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        # An exponent that not even a decimal can hold.
+        return Decimal("NaN")
+
+
+_DECODER = msgspec.json.Decoder(float_hook=_decimal)
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+def parse_object(data: bytes) -> dict[str, object] | None:
+    """Read a JSON object, fractions as `Decimal`; `None` for everything else.
+
+    NaN, lone surrogates, a byte order mark and broken UTF-8 are tolerated; of duplicate members the last
+    one counts.
+    """
+    try:
+        document = _DECODER.decode(data)
+    except RecursionError:
+        return None
+    except ValueError:
+        document = _parse_leniently(data)
+    return document if isinstance(document, dict) else None
+
+
+def _parse_leniently(data: bytes) -> object:
+    try:
+        return json.loads(data.decode("utf-8-sig", "replace"), parse_float=_decimal)
+    except (ValueError, RecursionError):
+        return None
+
+
+def storable(text: str) -> str:
+    """Cut a text to `TEXT_LENGTH_MAX` and put U+FFFD for what cannot be stored as UTF-8 text everywhere."""
+    return _UNSTORABLE.sub("\ufffd", text[:TEXT_LENGTH_MAX])
+
+
+def compact_json(value: object, bytes_max: int) -> str | None:
+    """Write what `parse_object` has read, numbers exactly and strings storable; `None` if it is too long.
+
+    What JSON cannot hold (NaN) becomes null.
+    """
+    try:
+        text = _ENCODER.encode(_plain(value)).decode()
+    except RecursionError:
+        return None
+    return text if len(text) <= bytes_max else None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {storable(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | Decimal) and not Decimal(value).is_finite():
+        return None
+    return value
+
+
+def members(data: bytes) -> list[Member]:
+    """List the members of the one object that `data` is, in order, duplicates included.
+
+    Raises `ValueError` where the top level is malformed. The insides of values are not checked beyond their
+    strings and the number of their brackets: the callers have parsed the document before.
+    """
+    at = _expect(data, _blank(data, 0), b"{")
+    found: list[Member] = []
+    at = _blank(data, at)
+    while found or data[at : at + 1] != b"}":
+        found.append(_member(data, at))
+        at = _blank(data, found[-1].value_end)
+        if data[at : at + 1] != b",":
+            break
+        at = _blank(data, at + 1)
+    at = _expect(data, at, b"}")
+    if _blank(data, at) != len(data):
+        raise ValueError(f"something follows the object at byte {at}")
+    return found
+
+
+def _member(data: bytes, start: int) -> Member:
+    key = _KEY.match(data, start)
+    if key is None:
+        raise ValueError(f"no member at byte {start}")
+    quoted = key[1]
+    name = json.loads(quoted) if b"\\" in quoted else quoted[1:-1].decode()
+    return Member(name, start, key.end(), _value_end(data, key.end()))
+
+
+def _value_end(data: bytes, start: int) -> int:
+    if data[start : start + 1] in (b"[", b"{"):
+        return _container_end(data, start)
+    scalar = _SCALAR.match(data, start)
+    if scalar is None:
+        raise ValueError(f"no value at byte {start}")
+    return scalar.end()
+
+
+def _container_end(data: bytes, start: int) -> int:
+    depth = 0
+    for token in _STRUCTURE.finditer(data, start):
+        first = data[token.start()]
+        if first in _OPENING:
+            depth += 1
+        elif first in _CLOSING:
+            depth -= 1
+            if depth == 0:
+                return token.end()
+        elif token.end() - token.start() == 1:
+            raise ValueError(f"unterminated string at byte {token.start()}")
+    raise ValueError(f"unterminated value at byte {start}")
+
+
+def _blank(data: bytes, at: int) -> int:
+    match = _BLANK.match(data, at)
+    return at if match is None else match.end()
+
+
+def _expect(data: bytes, at: int, what: bytes) -> int:
+    if data[at : at + 1] != what:
+        raise ValueError(f"expected {what.decode()} at byte {at}")
+    return at + 1

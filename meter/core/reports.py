@@ -1,0 +1,154 @@
+"""Questions about spend, and their answers.
+
+A report sums what the ledger holds in `[since, until)`. Its total is asked for by itself, because rows may
+overlap: an event with two tags stands in both of their rows.
+"""
+
+from datetime import datetime, tzinfo
+from typing import Any
+
+import msgspec
+
+from meter.core.money import Picodollars, format_usd
+from meter.core.period import bucket, month_start, parse_instant, zone
+
+TIME_GROUPS = ("hour", "day", "week", "month")
+# These are in the rollup; the others need the ledger itself.
+ROLLUP_GROUPS = ("team", "key", "model", "upstream", *TIME_GROUPS)
+LEDGER_GROUPS = ("user", "tag")
+GROUPS = (*ROLLUP_GROUPS, *LEDGER_GROUPS)
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What to sum, by what, from when to when."""
+
+    by: tuple[str, ...]
+    since: datetime
+    until: datetime
+    tz: tzinfo
+
+
+class Sums(msgspec.Struct, frozen=True, kw_only=True):
+    """What is summed in a row."""
+
+    requests: int = 0
+    errors: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: int = 0
+    """Picodollars of what has a price."""
+    estimated_requests: int = 0
+    estimated_tokens: int = 0
+    invalid_requests: int = 0
+    invalid_tokens: int = 0
+    unpriced_requests: int = 0
+    unpriced_tokens: int = 0
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Add two rows up."""
+        return Sums(**{name: getattr(self, name) + getattr(other, name) for name in Sums.__struct_fields__})
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion; the other counts are parts of them."""
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def cost_usd(self) -> str | None:
+        """The cost as a decimal string; `None` where nothing of the row has a price."""
+        if self.requests and self.unpriced_requests == self.requests:
+            return None
+        return format_usd(Picodollars(self.cost))
+
+    @property
+    def estimated_share(self) -> float:
+        """The part of the tokens that no upstream reported, 0 to 1."""
+        unreported = self.estimated_tokens + self.invalid_tokens
+        return unreported / self.total_tokens if self.total_tokens else 0.0
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One row: the values it stands for, and its sums."""
+
+    group: dict[str, str]
+    """A value for each of the question's groups; beside `key`, the key's name, stands `key_id`."""
+    sums: Sums
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The answer to a question."""
+
+    question: Question
+    rows: list[Row]
+    total: Sums
+
+
+# The columns of every output, in order.
+COLUMNS = (
+    "requests",
+    "errors",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "total_tokens",
+    "cost_usd",
+    "unpriced_requests",
+    "unpriced_tokens",
+    "estimated_requests",
+    "estimated_tokens",
+    "invalid_requests",
+    "invalid_tokens",
+)
+
+
+def columns(sums: Sums) -> dict[str, Any]:
+    """Return a row's sums as they are shown."""
+    return {name: getattr(sums, name) for name in COLUMNS}
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return a report as the JSON document that the command line and the API give."""
+    rows = [row.group | columns(row.sums) for row in report.rows]
+    return {"rows": rows, "total": columns(report.total)}
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A question as somebody writes it."""
+
+    by: str = "team,key,model"
+    since: str | None = None
+    until: str | None = None
+    tz: str = "UTC"
+
+
+def question(asked: Asked, now: datetime) -> Question:
+    """Read a question; without bounds it is about the month to date. Raises `ValueError`."""
+    tz = zone(asked.tz)
+    since = month_start(now, tz) if asked.since is None else _quarter(asked.since, tz)
+    until = now if asked.until is None else _quarter(asked.until, tz)
+    if since >= until:
+        raise ValueError("the report ends before it begins: 'since' must be earlier than 'until'")
+    return Question(by=parse_groups(asked.by), since=since, until=until, tz=tz)
+
+
+def _quarter(text: str, tz: tzinfo) -> datetime:
+    instant = parse_instant(text, tz)
+    if instant != bucket(instant):
+        raise ValueError(f"reports count in quarter hours: {text!r} is none")
+    return instant
+
+
+def parse_groups(text: str) -> tuple[str, ...]:
+    """Read `team,key,model`; raises `ValueError` naming what is unknown."""
+    groups = tuple(part.strip() for part in text.split(",") if part.strip())
+    unknown = [group for group in groups if group not in GROUPS]
+    if unknown:
+        raise ValueError(f"cannot group by {', '.join(unknown)}; there is: {', '.join(GROUPS)}")
+    if len(set(groups)) < len(groups):
+        raise ValueError("name each group once")
+    return groups

@@ -1,0 +1,399 @@
+"""Reads what one upstream response says about its cost, from a copy of its bytes.
+
+The tap stands beside the stream, never in its way: it takes bytes in any pieces, raises nothing, holds a
+bounded amount, and can be asked for its observation after any prefix, since clients leave and upstreams break
+off. It keeps running values only: no text of an answer outlives the count of its tokens.
+
+If a bound trips or the encoding turns out broken, reading stops for good and the usage seen so far is *not*
+reported: it may have been a running count. `anomalies` then says why the event has to be estimated.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+
+import msgspec
+
+from meter.core.estimate import RunningCount, choice_texts
+from meter.core.members import TEXT_LENGTH_MAX, compact_json, parse_object, storable
+from meter.core.sse import EVENT_BYTES_MAX, Event, Events
+from meter.core.usage import (
+    TOKENS_MAX,
+    ReportedUsage,
+    TokenUsage,
+    merge,
+    normalise,
+    read_usage,
+    sum_choices,
+    unique,
+    upstream_cost,
+)
+
+DECODED_BYTES_MAX = 32 * 1024 * 1024
+USAGE_BYTES_MAX = 16 * 1024
+CHOICES_MAX = 128
+
+# Data is cut into such pieces when it is inflated, so that a bomb goes off in small parts.
+_PIECE_BYTES = 64 * 1024
+_GZIP_MEMBERS_MAX = 1000
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
+_KEPT = ("model", "id", "service_tier", "system_fingerprint")
+
+_Document = dict[str, object]
+
+
+class UpstreamError(msgspec.Struct, frozen=True):
+    """An error that the upstream sent, without its message, which may quote a prompt."""
+
+    type: str | None = None
+    code: str | int | None = None
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """What was learned of a response. Strings are bounded and can be stored as UTF-8."""
+
+    usage: TokenUsage | None = None
+    """Normalised; `None` if none was sent, if it is invalid, or if reading stopped early."""
+    reported: ReportedUsage | None = None
+    """As sent; `None` if none was sent or if reading stopped early."""
+    usage_raw: str | None = None
+    """The merged usage object as compact JSON; a list of them where they stood on several choices."""
+    model: str | None = None
+    upstream_id: str | None = None
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    finish_reasons: tuple[str, ...] = ()
+    """By the index of the choice, without the choices that did not finish."""
+    upstream_cost: Decimal | None = None
+    """USD."""
+    upstream_cost_source: str | None = None
+    usage_chunks: int = 0
+    choice_usage: bool = False
+    """The usage was found on choices only."""
+    done: bool = False
+    comments: int = 0
+    unparseable_events: int = 0
+    error: UpstreamError | None = None
+    emitted_tokens: int = 0
+    """The larger of the number of events with text and the estimate of all text."""
+    emitted_since_usage: int = 0
+    """How many of them came in events after the last usage: more than 0 if that was a running count."""
+    anomalies: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """Say whether the usage can be charged: it is there, and not zero for a text that was produced."""
+        if self.usage is None:
+            return False
+        return self.usage.total_tokens > 0 or self.emitted_tokens == 0
+
+
+class Tap:
+    """The reader of one response: `feed` its bytes, then `finish`; ask for `emitted_tokens` at any time.
+
+    `count_tokens` must take any string; `response_cost` is the header `x-litellm-response-cost`. The body of
+    a response that is no stream counts as emitted only when it is complete.
+    """
+
+    def __init__(
+        self,
+        *,
+        content_type: str,
+        count_tokens: Callable[[str], int],
+        content_encoding: str = "",
+        response_cost: str | None = None,
+        decoded_bytes_max: int = DECODED_BYTES_MAX,
+        event_bytes_max: int = EVENT_BYTES_MAX,
+    ) -> None:
+        self._declared_sse = content_type.partition(";")[0].strip().lower() == "text/event-stream"
+        self._response_cost = response_cost
+        self._body_bytes_max = decoded_bytes_max
+        self._is_sse: bool | None = None
+        self._held = bytearray()
+        self._events = Events(event_bytes_max)
+        self._answer = _Answer(RunningCount(count_tokens))
+        self._stopped_by: str | None = None
+        self._observation: Observation | None = None
+        self._inflater: _Inflater | None = None
+        self._open(content_encoding, decoded_bytes_max)
+
+    @property
+    def emitted_tokens(self) -> int:
+        """Tokens of the answer so far, estimated; cheap."""
+        return self._answer.emitted.tokens
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next bytes as they came from the network; never raises."""
+        inflater = self._inflater
+        for piece in (data,) if inflater is None else inflater.pieces(data):
+            if self._stopped_by is not None or self._observation is not None:
+                return
+            self._read(piece)
+        if inflater is not None and inflater.fault is not None:
+            self._stop(inflater.fault)
+
+    def finish(self) -> Observation:
+        """Say what was learned, after any prefix of the response; the same answer every time."""
+        if self._observation is None:
+            if self._stopped_by is None:
+                self._read_rest()
+            self._observation = self._answer.observation(self._stopped_by, self._response_cost)
+        return self._observation
+
+    def _open(self, content_encoding: str, decoded_bytes_max: int) -> None:
+        codings = [name.strip().lower() for name in content_encoding.split(",")]
+        codings = [name for name in codings if name not in {"", "identity"}]
+        if codings in (["gzip"], ["x-gzip"], ["deflate"]):
+            self._inflater = _Inflater(decoded_bytes_max)
+        elif codings:
+            self._stop("undecodable_encoding")
+
+    def _stop(self, why: str) -> None:
+        self._stopped_by = self._stopped_by or why
+        self._held = bytearray()
+        self._events.take_rest()
+
+    def _read(self, piece: bytes) -> None:
+        if self._is_sse is None:
+            piece = self._recognise(piece)
+        if self._is_sse:
+            self._answer.read_events(self._events.feed(piece))
+            if self._events.tripped:
+                self._stop("event_too_large")
+        else:
+            self._held += piece
+            if len(self._held) > self._body_bytes_max:
+                self._stop("body_too_large")
+
+    def _recognise(self, piece: bytes) -> bytes:
+        """Tell a stream from a document by its first bytes, as content types are not to be relied on.
+
+        No line of a stream begins with a brace, and no JSON with the name of a field. Blanks in front, which
+        DeepSeek sends to keep a connection alive, mean nothing in either and are dropped.
+        """
+        opening = bytes(self._held) + piece
+        self._held.clear()
+        if _BOM.startswith(opening):
+            return opening
+        opening = opening.removeprefix(_BOM).lstrip(b" \t\r\n")
+        if opening[:1] in {b"{", b"["}:
+            self._is_sse = False
+        elif opening and (self._declared_sse or opening.startswith(_SSE_FIELDS)):
+            self._is_sse = True
+        elif not any(field.startswith(opening) for field in _SSE_FIELDS):
+            self._is_sse = False
+        return opening
+
+    def _read_rest(self) -> None:
+        if self._is_sse:
+            self._answer.read_events(self._events.finish())
+        elif self._is_sse is False or not self._declared_sse:
+            self._answer.read_document(bytes(self._held), whole=True)
+        self._held.clear()
+
+
+class _Answer:
+    """The running values of one response."""
+
+    def __init__(self, emitted: RunningCount) -> None:
+        self.emitted = emitted
+        self._strings: dict[str, str] = {}
+        self._finish_reasons: dict[int, str] = {}
+        self._usage: _Document = {}
+        self._choice_usage: dict[int, _Document] = {}
+        self._chunks = 0
+        self._choice_chunks = 0
+        self._emitted_at_usage = 0
+        self._done = False
+        self._comments = 0
+        self._unparseable = 0
+        self._error: UpstreamError | None = None
+        # An ordered set: each once, however often it happens.
+        self._anomalies: dict[str, None] = {}
+
+    def read_events(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._read_event(event)
+
+    def _read_event(self, event: Event) -> None:
+        self._comments += event.comments
+        if event.error is not None:
+            self._anomalies["error_field_sse"] = None
+            document = parse_object(event.error) or {}
+            self._error = self._error or _error_of(document) or UpstreamError()
+        data = event.data.strip()
+        if data == b"[DONE]":
+            self._done = True
+        elif data:
+            self.read_document(data, named_error=event.event == b"error")
+
+    def read_document(self, data: bytes, *, whole: bool = False, named_error: bool = False) -> None:
+        document = parse_object(data)
+        if document is None:
+            self._unparseable += 1
+            document = {}
+        self._error = self._error or _error_of(document) or (UpstreamError() if named_error else None)
+        for name in _KEPT:
+            value = document.get(name)
+            if value and isinstance(value, str):
+                self._strings[name] = value[:TEXT_LENGTH_MAX]
+        choices = _objects(document.get("choices"))
+        self._read_choices(choices, whole=whole)
+        self._read_usage(document, choices, len(data))
+
+    def _read_choices(self, choices: list[_Document], *, whole: bool) -> None:
+        found: list[str] = []
+        for choice in choices:
+            found += choice_texts(choice, whole=whole)
+            reason = choice.get("finish_reason")
+            if reason and isinstance(reason, str):
+                self._finish_reasons[_index(choice)] = storable(reason)
+        self.emitted.add(found)
+
+    def _read_usage(self, document: _Document, choices: list[_Document], size: int) -> None:
+        usage = self._usage_of(document)
+        on_choices = {_index(each): found for each in choices if (found := self._usage_of(each)) is not None}
+        if usage is None and not on_choices:
+            return
+        if size > USAGE_BYTES_MAX and compact_json([usage, on_choices], USAGE_BYTES_MAX) is None:
+            self._anomalies["usage_too_large"] = None
+            return
+        if self._done:
+            self._anomalies["usage_after_done"] = None
+        if usage is not None:
+            self._chunks += 1
+            self._usage = self._merged(self._usage, usage)
+        else:
+            self._choice_chunks += 1
+        for index, found in on_choices.items():
+            self._choice_usage[index] = self._merged(self._choice_usage.get(index, {}), found)
+
+    def _usage_of(self, holder: _Document) -> _Document | None:
+        usage, groq = holder.get("usage"), holder.get("x_groq")
+        if isinstance(usage, dict):
+            return usage
+        if usage is not None:
+            self._anomalies["invalid_usage_type"] = None
+        usage = groq.get("usage") if isinstance(groq, dict) else None
+        return usage if isinstance(usage, dict) else None
+
+    def _merged(self, older: _Document, newer: _Document) -> _Document:
+        """Lay a usage over the one before, except for zeros over numbers, which mean nothing."""
+        if older and read_usage(newer).all_zero and not read_usage(older).all_zero:
+            self._anomalies["zero_usage_placeholder"] = None
+            return older
+        self._emitted_at_usage = self.emitted.tokens
+        return merge(older, newer)
+
+    def observation(self, stopped_by: str | None, response_cost: str | None) -> Observation:
+        choices = [] if self._usage else [usage for _, usage in sorted(self._choice_usage.items())]
+        found = choices or ([self._usage] if self._chunks else [])
+        reported = sum_choices(found) if found and stopped_by is None else None
+        usage, odd = normalise(reported, self._strings.get("model")) if reported else (None, ())
+        raw = compact_json(found if len(found) > 1 else found[0], USAGE_BYTES_MAX) if found else None
+        cost, source = upstream_cost(found[0] if reported and len(found) == 1 else {}, response_cost)
+        kept = {name: storable(text) for name, text in self._strings.items()}
+        emitted = self.emitted.tokens
+        flags = [stopped_by, *self._anomalies, *(reported.anomalies if reported else ()), *odd]
+        flags += ["zero_usage"] if usage is not None and usage.total_tokens == 0 and emitted else []
+        flags += ["usage_raw_dropped"] if found and raw is None else []
+        return Observation(
+            usage=None if reported is None or reported.invalid else usage,
+            reported=reported,
+            usage_raw=raw,
+            model=kept.get("model"),
+            upstream_id=kept.get("id"),
+            service_tier=kept.get("service_tier"),
+            system_fingerprint=kept.get("system_fingerprint"),
+            finish_reasons=tuple(text for _, text in sorted(self._finish_reasons.items())),
+            upstream_cost=cost,
+            upstream_cost_source=source,
+            usage_chunks=self._chunks or self._choice_chunks,
+            choice_usage=bool(choices),
+            done=self._done,
+            comments=self._comments,
+            unparseable_events=self._unparseable,
+            error=self._error,
+            emitted_tokens=emitted,
+            emitted_since_usage=emitted - self._emitted_at_usage if found else 0,
+            anomalies=unique(flag for flag in flags if flag),
+        )
+
+
+class _Inflater:
+    """Undoes gzip or deflate in pieces, up to a bound; `fault` says why it stopped."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_left = bytes_max
+        self._members = 0
+        self._unread = b""
+        self._member: zlib._Decompress | None = None
+        self.fault: str | None = None
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        self._unread += data
+        full = False
+        while self.fault is None and (full or self._unread) and (member := self._current()) is not None:
+            piece = self._next_piece(member)
+            full = len(piece) == _PIECE_BYTES
+            yield piece
+
+    def _current(self) -> "zlib._Decompress | None":
+        """Return the member that is being read; gzip may have several, one after the other."""
+        if self._member is None and len(self._unread) >= len(_GZIP_MAGIC):
+            if self._members and not self._unread.startswith(_GZIP_MAGIC):
+                # Padding behind the end, which every reader of gzip ignores.
+                self._unread = b""
+                return None
+            self._members += 1
+            self._member = zlib.decompressobj(_window_bits(self._unread))
+        return self._member
+
+    def _next_piece(self, member: "zlib._Decompress") -> bytes:
+        try:
+            piece = member.decompress(self._unread, _PIECE_BYTES)
+        except zlib.error:
+            self.fault = "corrupt_encoding"
+            return b""
+        self._unread = member.unconsumed_tail
+        if member.eof:
+            self._unread, self._member = member.unused_data, None
+        self._bytes_left -= len(piece)
+        if self._bytes_left < 0 or self._members > _GZIP_MEMBERS_MAX:
+            self.fault = "body_too_large"
+        return piece
+
+
+def _window_bits(start: bytes) -> int:
+    """Tell gzip and zlib from raw deflate: `deflate` means either of the latter two on the wire."""
+    is_zlib = start[0] & 0x0F == zlib.DEFLATED and int.from_bytes(start[:2], "big") % 31 == 0
+    return zlib.MAX_WBITS | 32 if is_zlib or start.startswith(_GZIP_MAGIC) else -zlib.MAX_WBITS
+
+
+def _error_of(document: _Document) -> UpstreamError | None:
+    """Find an error in any of the shapes that are sent: an object, a string, vLLM's, Mistral's."""
+    error = document.get("error")
+    if document.get("object") == "error":
+        error = document
+    if isinstance(error, dict):
+        kind, code = error.get("type"), error.get("code")
+        is_number = isinstance(code, int) and not isinstance(code, bool) and abs(code) <= TOKENS_MAX
+        return UpstreamError(
+            type=storable(kind) if isinstance(kind, str) else None,
+            code=storable(code) if isinstance(code, str) else code if is_number else None,
+        )
+    is_detail = "detail" in document and "choices" not in document
+    return UpstreamError() if is_detail or (error and isinstance(error, str)) else None
+
+
+def _objects(value: object) -> list[_Document]:
+    found = value if isinstance(value, list) else []
+    return [item for item in found[:CHOICES_MAX] if isinstance(item, dict)]
+
+
+def _index(choice: _Document) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) and 0 <= index < CHOICES_MAX else 0

@@ -1,0 +1,379 @@
+"""Token usage: from what providers send to one set of numbers that can be priced.
+
+Providers agree on the name `usage` and on little else: counts have aliases, overlap, stand in or outside each
+other, come as floats and strings, several times, or as zeros. Here they are read once. Where providers
+differ, arithmetic on their own total decides, never the provider's name: the same model is counted one way by
+one gateway and another way by the next. What is odd is named in `anomalies`, and nothing raises.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
+
+import msgspec
+
+TOKENS_MAX = 2**63 - 1
+# More than any context window will hold for years; such a number is kept and pointed out.
+TOKENS_PLAUSIBLE_MAX = 1_000_000_000
+
+# Real usage has some twenty members. The bound keeps a faulty upstream from filling the memory.
+MEMBERS_MAX = 64
+# A larger cost of one call is a fault.
+USD_MAX = 10**9
+_COST_DIGITS = 28
+_TICK_DIGITS = 10
+
+_PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "prompt_token_details")
+_COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
+
+# What adds up over the choices of one answer; all other counts are said again by each choice.
+_SUMMED = ("completion_tokens", "reasoning_tokens", "output_audio_tokens")
+
+_Path = tuple[str, ...]
+_Flags = tuple[str, ...]
+
+
+def _inside(objects: Sequence[str], member: str) -> tuple[_Path, ...]:
+    return tuple((name, member) for name in objects)
+
+
+# The places where a count may stand. The first that holds a usable number counts.
+_ALIASES: Mapping[str, tuple[_Path, ...]] = {
+    "prompt_tokens": (("prompt_tokens",), ("input_tokens",)),
+    "completion_tokens": (("completion_tokens",), ("output_tokens",)),
+    "total_tokens": (("total_tokens",),),
+    "cached_tokens": (
+        *_inside(_PROMPT_DETAILS, "cached_tokens"),
+        ("cached_tokens",),
+        ("num_cached_tokens",),
+        ("prompt_cache_hit_tokens",),
+        ("cache_read_input_tokens",),
+    ),
+    "cache_write_tokens": (
+        *_inside(_PROMPT_DETAILS, "cache_write_tokens"),
+        *_inside(_PROMPT_DETAILS, "cache_creation_tokens"),
+        *_inside(_PROMPT_DETAILS, "cache_creation_input_tokens"),
+        ("cache_creation_input_tokens",),
+    ),
+    "cache_write_1h_tokens": (
+        ("cache_creation", "ephemeral_1h_input_tokens"),
+        ("prompt_tokens_details", "cache_creation_token_details", "ephemeral_1h_input_tokens"),
+    ),
+    "reasoning_tokens": (
+        *_inside(_COMPLETION_DETAILS, "reasoning_tokens"),
+        ("reasoning_tokens",),
+    ),
+    "input_audio_tokens": _inside(_PROMPT_DETAILS, "audio_tokens"),
+    "output_audio_tokens": _inside(_COMPLETION_DETAILS, "audio_tokens"),
+}
+
+
+_WHOLES = ("prompt_tokens", "completion_tokens", "total_tokens")
+_PARTS = tuple(name for name in _ALIASES if name not in _WHOLES)
+
+
+class TokenUsage(msgspec.Struct, frozen=True):
+    """Normalised counts: all of them at least 0, the parts within their wholes."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    """Part of `prompt_tokens`: read from a cache."""
+    cache_write_tokens: int = 0
+    """Part of `prompt_tokens`, as a rule; where it overlaps `cached_tokens`, it is charged on top."""
+    cache_write_1h_tokens: int = 0
+    """Part of `cache_write_tokens`: written to live for an hour."""
+    reasoning_tokens: int = 0
+    """Part of `completion_tokens`."""
+    input_audio_tokens: int = 0
+    """Part of `prompt_tokens`."""
+    output_audio_tokens: int = 0
+    """Part of `completion_tokens`."""
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion; everything else is a part of them."""
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def uncached_tokens(self) -> int:
+        """What of the prompt was neither read from nor written to a cache."""
+        written = 0 if _write_overlaps(self) else self.cache_write_tokens
+        return self.prompt_tokens - self.cached_tokens - written
+
+
+class ReportedUsage(msgspec.Struct, frozen=True):
+    """The counts as they were sent, under one name each; `None` where nothing usable was sent."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    input_audio_tokens: int | None = None
+    output_audio_tokens: int | None = None
+    anomalies: tuple[str, ...] = ()
+
+    @property
+    def invalid(self) -> bool:
+        """Say whether neither prompt nor completion can be used."""
+        return self.prompt_tokens is None and self.completion_tokens is None
+
+    @property
+    def all_zero(self) -> bool:
+        """Say whether it counts nothing, but says so: some gateways send zeros for "unknown"."""
+        counts = [getattr(self, name) for name in _ALIASES]
+        return not any(counts) and 0 in counts
+
+
+def read_usage(usage: Mapping[str, object]) -> ReportedUsage:
+    """Read one usage object, whatever it holds.
+
+    A count may be an integer, an integral number, a fraction (rounded half up) or a string of digits; what is
+    negative, not finite, a boolean or beyond 2^63-1 counts as not sent. All but the first two are flagged.
+    """
+    counts: dict[str, int | None] = {}
+    flags: list[str] = []
+    for name, paths in _ALIASES.items():
+        counts[name] = _first_usable(usage, paths, flags)
+    return ReportedUsage(**counts, anomalies=unique(flags))
+
+
+def merge(
+    older: Mapping[str, object], newer: Mapping[str, object], *, details: bool = True
+) -> dict[str, object]:
+    """Lay a later usage of the same response over an earlier one; the later member wins unless it is null.
+
+    Usage in a stream is a running count, so nothing is ever added. Objects of `details` are merged likewise,
+    one level deep. New members beyond `MEMBERS_MAX` are dropped.
+    """
+    merged = dict(older)
+    for name, value in newer.items():
+        before = merged.get(name)
+        if details and isinstance(before, dict) and name.endswith("_details"):
+            merged[name] = merge(before, value, details=False) if isinstance(value, dict) else before
+        elif value is not None and (name in merged or len(merged) < MEMBERS_MAX):
+            merged[name] = value
+    return merged
+
+
+def sum_choices(usages: Sequence[Mapping[str, object]]) -> ReportedUsage:
+    """Read usages that stand on the choices, one a choice: the prompt counts once, completions add up."""
+    choices = [read_usage(usage) for usage in usages]
+    if len(choices) == 1:
+        return choices[0]
+    counts = {
+        name: (_sum if name in _SUMMED else _max)([getattr(each, name) for each in choices])
+        for name in _ALIASES
+    }
+    if all(each.total_tokens is not None for each in choices):
+        # Each total says the prompt again.
+        beyond = _sum([(each.total_tokens or 0) - (each.prompt_tokens or 0) for each in choices])
+        counts["total_tokens"] = (counts["prompt_tokens"] or 0) + (beyond or 0)
+    flags = [flag for each in choices for flag in each.anomalies]
+    return ReportedUsage(**counts, anomalies=unique([*flags, "choice_usage_summed"]))
+
+
+def normalise(reported: ReportedUsage, model: str | None) -> tuple[TokenUsage, tuple[str, ...]]:
+    """Turn what was reported into billable counts; returns them and what was odd.
+
+    `model` is the one that answered: only Gemini's habit of hiding its thoughts in the total needs it. Where
+    `reported.invalid`, all counts that it had are still here, and whether to use them is the caller's
+    decision.
+    """
+    usage, inferred = _filled(reported)
+    usage, moved = _reconciled(usage, reported.total_tokens, model or "")
+    usage, clamped = _clamped(usage)
+    return usage, unique([*inferred, *moved, *clamped])
+
+
+def upstream_cost(
+    usage: Mapping[str, object], header: str | None = None
+) -> tuple[Decimal | None, str | None]:
+    """Read what the upstream says that the call costs; returns USD and where it stands, or two `None`.
+
+    `header` is the value of `x-litellm-response-cost`. Amounts count from 0 to `USD_MAX`.
+    """
+    cost, details = usage.get("cost"), usage.get("cost_details")
+    # With a key of one's own at OpenRouter, `cost` is its fee and the provider's bill comes on top.
+    bill = details.get("upstream_inference_cost") if isinstance(details, dict) else None
+    fee, billed = _usd(cost), _usd(bill) if usage.get("is_byok") is True else None
+    if fee is not None and billed is not None:
+        return fee + billed, "usage.cost+cost_details.upstream_inference_cost"
+    places = (
+        (fee, "usage.cost"),
+        (_usd(_at(usage, ("cost", "total_cost"))), "usage.cost.total_cost"),
+        # Zero ticks come from hosts that don't know the cost; xAI itself always charges some.
+        (_usd(usage.get("cost_in_usd_ticks"), _TICK_DIGITS) or None, "usage.cost_in_usd_ticks/1e10"),
+        (_usd(_number(header)), "header x-litellm-response-cost"),
+        (
+            _usd(_at(usage, ("pydantic_ai_gateway", "cost_estimate"))),
+            "usage.pydantic_ai_gateway.cost_estimate",
+        ),
+    )
+    return next((found for found in places if found[0] is not None), (None, None))
+
+
+def unique(flags: Iterable[str]) -> tuple[str, ...]:
+    """Keep each flag once, in the order in which they came."""
+    return tuple(dict.fromkeys(flags))
+
+
+def _filled(reported: ReportedUsage) -> tuple[TokenUsage, _Flags]:
+    """Fill in the one of prompt and completion that is missing, if the total tells it."""
+    prompt, completion = reported.prompt_tokens, reported.completion_tokens
+    total = reported.total_tokens
+    flags: _Flags = ()
+    if total is not None and completion is None and prompt is not None and total > prompt:
+        completion, flags = total - prompt, ("completion_inferred",)
+    elif total is not None and prompt is None and completion is not None and total > completion:
+        prompt, flags = total - completion, ("prompt_inferred",)
+    # The total is checked, not kept; a count that was not sent is none.
+    parts = {name: getattr(reported, name) or 0 for name in _PARTS}
+    usage = TokenUsage(prompt or 0, completion or 0, **parts)
+    return usage, flags
+
+
+def _reconciled(usage: TokenUsage, total: int | None, model: str) -> tuple[TokenUsage, _Flags]:
+    """Explain the difference between the total and its parts by the one count that equals it."""
+    residual = 0 if total is None else total - usage.total_tokens
+    if residual == 0:
+        return usage, ()
+    cached, reasoning, audio = usage.cached_tokens, usage.reasoning_tokens, usage.input_audio_tokens
+    hidden = residual > 0 and not reasoning and "gemini" in model.lower()
+    rules = (
+        # condition, tokens that the prompt lacks, tokens that the completion lacks, what to call it
+        (residual == reasoning, 0, reasoning, ("reasoning_outside_completion",)),
+        (residual == cached > usage.prompt_tokens, cached, 0, ("cached_outside_prompt",)),
+        (
+            cached and reasoning and residual == cached + reasoning,
+            cached,
+            reasoning,
+            ("cached_outside_prompt", "reasoning_outside_completion"),
+        ),
+        (residual == audio, audio, 0, ("audio_outside_prompt",)),
+        (hidden, 0, residual, ("hidden_output_tokens",)),
+        (True, 0, 0, ("total_mismatch",)),
+    )
+    _, prompt, completion, flags = next(rule for rule in rules if rule[0])
+    changed = msgspec.structs.replace(
+        usage,
+        prompt_tokens=usage.prompt_tokens + prompt,
+        completion_tokens=usage.completion_tokens + completion,
+        reasoning_tokens=residual if flags == ("hidden_output_tokens",) else reasoning,
+    )
+    return changed, flags
+
+
+def _clamped(usage: TokenUsage) -> tuple[TokenUsage, _Flags]:
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    clamped = msgspec.structs.replace(
+        usage,
+        cached_tokens=min(usage.cached_tokens, prompt),
+        cache_write_1h_tokens=min(usage.cache_write_1h_tokens, usage.cache_write_tokens),
+        reasoning_tokens=min(usage.reasoning_tokens, completion),
+        input_audio_tokens=min(usage.input_audio_tokens, prompt),
+        output_audio_tokens=min(usage.output_audio_tokens, completion),
+    )
+    odd = (
+        (usage.cached_tokens > prompt, "cached_exceeds_prompt"),
+        (usage.reasoning_tokens > completion, "reasoning_exceeds_completion"),
+        (usage.input_audio_tokens > prompt, "audio_exceeds_prompt"),
+        (usage.output_audio_tokens > completion, "audio_exceeds_completion"),
+        (_write_overlaps(clamped), "cache_write_overlaps_read"),
+    )
+    return clamped, tuple(flag for condition, flag in odd if condition)
+
+
+def _write_overlaps(usage: TokenUsage) -> bool:
+    """Say whether the tokens written to a cache must be, in part, those that were read from it."""
+    write = usage.cache_write_tokens
+    return write > 0 and usage.cached_tokens + write > usage.prompt_tokens
+
+
+def _first_usable(usage: Mapping[str, object], paths: Iterable[_Path], flags: list[str]) -> int | None:
+    for path in paths:
+        value = _at(usage, path)
+        if value is None:
+            continue
+        count, flag = _coerced(value)
+        if flag:
+            flags.append(flag)
+        if count is not None:
+            return count
+    return None
+
+
+def _at(usage: Mapping[str, object], path: _Path) -> object:
+    value: object = usage
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _coerced(value: object) -> tuple[int | None, str | None]:
+    if isinstance(value, bool):
+        return None, "invalid_token_type"
+    if isinstance(value, int):
+        return _bounded(value)
+    if isinstance(value, str):
+        return _coerced_text(value)
+    if isinstance(value, Decimal | float):
+        return _coerced_number(Decimal(value))
+    return None, "invalid_token_type"
+
+
+def _coerced_text(value: str) -> tuple[int | None, str | None]:
+    if not (value.isascii() and value.isdigit()):
+        return None, "invalid_token_type"
+    digits = value.lstrip("0") or "0"
+    if len(digits) > len(str(TOKENS_MAX)):
+        return None, "token_overflow"
+    count, flag = _bounded(int(digits))
+    return count, flag or "string_tokens"
+
+
+def _coerced_number(value: Decimal) -> tuple[int | None, str | None]:
+    if not value.is_finite():
+        return None, "non_finite_tokens"
+    if value < 0 or value > TOKENS_MAX:
+        return None, "negative_tokens" if value < 0 else "token_overflow"
+    whole = value.to_integral_value(ROUND_HALF_UP)
+    count, flag = _bounded(int(whole))
+    return count, flag or (None if whole == value else "non_integer_tokens")
+
+
+def _bounded(count: int) -> tuple[int | None, str | None]:
+    if count < 0:
+        return None, "negative_tokens"
+    if count > TOKENS_MAX:
+        return None, "token_overflow"
+    return count, "implausible_tokens" if count > TOKENS_PLAUSIBLE_MAX else None
+
+
+def _usd(value: object, scale: int = 0) -> Decimal | None:
+    """Read an amount of 10^-scale USD, to 28 digits; bounded, so that later arithmetic is cheap."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return None
+    amount = Decimal(value)
+    if not amount.is_finite() or not 0 <= amount <= USD_MAX * 10**scale:
+        return None
+    negligible = amount.adjusted() < -_COST_DIGITS
+    return Decimal(0) if negligible or not amount else amount.scaleb(-scale, Context(_COST_DIGITS))
+
+
+def _number(text: str | None) -> Decimal | None:
+    try:
+        return None if text is None else Decimal(text.strip())
+    except InvalidOperation:
+        return None
+
+
+def _max(counts: Iterable[int | None]) -> int | None:
+    return max((count for count in counts if count is not None), default=None)
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return min(sum(known), TOKENS_MAX) if known else None

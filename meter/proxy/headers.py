@@ -1,0 +1,91 @@
+"""Which headers pass, in both directions.
+
+Everything passes but what belongs to one hop, what identifies the client to meter, and what would let one
+tenant see another's session. The order is kept, and duplicates too.
+"""
+
+import re
+from collections.abc import Iterable
+
+Pairs = list[tuple[bytes, bytes]]
+REQUEST_ID = b"x-meter-request-id"
+
+# RFC 9110, section 7.6.1, and what proxies in the wild add to it.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"trailers",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# Made anew for the next hop, or answered by this one.
+_REMADE = frozenset({b"host", b"content-length", b"expect"})
+_CREDENTIAL = re.compile(
+    rb"(?:.*-)?(?:api-?key|access-key|subscription-key|auth|authorization|token|secret|password|cookie2?)"
+)
+# What the standard library can decode, so that the tap can read its copy.
+_READABLE_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "identity"})
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+
+
+def for_upstream(
+    client: Iterable[tuple[bytes, bytes]], *, host: bytes, api_key: str | None, length: int, identity: bool
+) -> Pairs:
+    """Make the request headers for the upstream; `identity` asks for an answer without compression."""
+    received = list(client)
+    dropped = HOP_BY_HOP | _REMADE | _named_by_connection(received)
+    passed = [(b"host", host)]
+    for name, value in received:
+        if name in dropped or name.startswith(b"x-meter-") or _CREDENTIAL.fullmatch(name):
+            continue
+        if name == b"accept-encoding":
+            value = b"identity" if identity else _readable(value)  # noqa: PLW2901 (one header, narrowed)
+        passed.append((name, value))
+    if identity and not any(name == b"accept-encoding" for name, _ in passed):
+        passed.append((b"accept-encoding", b"identity"))
+    if api_key is not None:
+        passed.append((b"authorization", b"Bearer " + api_key.encode()))
+    if length:
+        passed.append((b"content-length", str(length).encode()))
+    return passed
+
+
+def for_client(upstream: Iterable[tuple[bytes, bytes]], request_id: str) -> Pairs:
+    """Make the response headers for the client: the upstream's, and the one that meter adds."""
+    received = [(name.lower(), value) for name, value in upstream]
+    dropped = HOP_BY_HOP | {b"set-cookie", b"set-cookie2", REQUEST_ID} | _named_by_connection(received)
+    passed = [(name, value) for name, value in received if name not in dropped and _sendable(name, value)]
+    passed.append((REQUEST_ID, request_id.encode()))
+    return passed
+
+
+def value_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
+    """Return the first value of a header, or an empty string; names are in lower case."""
+    for candidate, value in headers:
+        if candidate == name:
+            return value.decode("latin-1")
+    return ""
+
+
+def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
+    listed = (value for name, value in headers if name == b"connection")
+    return {token.strip().lower() for value in listed for token in value.split(b",")}
+
+
+def _sendable(name: bytes, value: bytes) -> bool:
+    # A header that could split the response must not pass, and must not take the response along.
+    return _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
+
+
+def _readable(accepted: bytes) -> bytes:
+    codings = [coding.strip() for coding in accepted.decode("latin-1").split(",")]
+    kept = [coding for coding in codings if coding.split(";")[0].strip().lower() in _READABLE_ENCODINGS]
+    return ", ".join(kept).encode("latin-1") or b"identity"

@@ -1,0 +1,243 @@
+"""The pump: one attempt at an upstream, in a task of its own that owns the accounting.
+
+The client's side only takes chunks from a small bounded queue. A client that leaves, stalls or is cancelled
+cannot cancel the settling of what was used; a client that reads slowly slows down the reading of the
+upstream.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
+
+from meter.core.attempts import Attempt, Ending, conclude, succeeded
+from meter.core.clock import Clock
+from meter.core.errors import MeterError, UpstreamUnreachable
+from meter.core.events import Outcome, UsageEvent
+from meter.core.strip import Stripper
+from meter.core.tap import Tap
+from meter.proxy.headers import Pairs, for_client, value_of
+from meter.proxy.upstream import Exchange, UpstreamClosedError, UpstreamStalledError
+
+# Chunks are at most 64 KiB, so that a stream holds at most half a megabyte between its two sides.
+CHUNKS_QUEUED_MAX = 8
+
+log = logging.getLogger(__name__)
+
+Open = Callable[[], Awaitable[Exchange]]
+Settle = Callable[[UsageEvent], None]
+CountTokens = Callable[[str], int]
+
+
+class Head(NamedTuple):
+    """What a response begins with, for the client."""
+
+    status: int
+    headers: Pairs
+
+
+class Plan(NamedTuple):
+    """What a pump needs to know beside its attempt."""
+
+    open: Open
+    strips: bool
+    """Whether the request was made to ask for usage, so that the answer to that has to be taken out."""
+    hangup_grace_seconds: float
+
+
+class Pump:
+    """One attempt: reads the upstream, feeds the tap, settles, whatever the client does."""
+
+    def __init__(
+        self, attempt: Attempt, plan: Plan, *, settle: Settle, count_tokens: CountTokens, clock: Clock
+    ) -> None:
+        self._attempt = attempt
+        self._plan = plan
+        self._settle = settle
+        self._count_tokens = count_tokens
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._head: asyncio.Future[Head] = self._loop.create_future()
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_QUEUED_MAX)
+        self._reading: asyncio.Timeout | None = None
+        self._stop_at: float | None = None
+        self._stopped_by: Outcome | None = None
+        self._left = False
+        self._tap: Tap | None = None
+        self._stripper: Stripper | None = None
+        self._status: int | None = None
+        self._ttfb_ms: int | None = None
+        self._last = b""
+        self._whole = False
+        self.complete = False
+        """Whether the client's side was handed the whole response."""
+
+    async def head(self) -> Head:
+        """Wait for the response's beginning; raises `MeterError` where none came."""
+        return await asyncio.shield(self._head)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body; ends early, with `complete` false, where the upstream broke off."""
+        while (chunk := await self._queue.get()) is not None:
+            yield chunk
+
+    def abandon(self) -> None:
+        """Say that the client has left: read on for the grace, delivering to nobody."""
+        if not self._left:
+            self._left = True
+            self._stop(Outcome.CLIENT_CLOSED, self._plan.hangup_grace_seconds)
+            while not self._queue.empty():
+                self._queue.get_nowait()
+
+    def interrupt(self) -> None:
+        """End the attempt now, because meter is shutting down."""
+        self._stop(Outcome.INTERRUPTED, 0)
+
+    async def run(self) -> None:
+        """Carry the attempt out and settle it, once, however it ends."""
+        started = self._clock.monotonic()
+        outcome = Outcome.INTERRUPTED
+        try:
+            outcome = await self._carry_out(started)
+        finally:
+            self._account(outcome, started)
+        await self._hand_over_end()
+
+    async def _carry_out(self, started: float) -> Outcome:
+        try:
+            async with asyncio.timeout_at(self._stop_at) as self._reading:
+                await self._exchange(started)
+        except MeterError as refusal:
+            self._head.set_exception(refusal)
+            return Outcome.UNREACHABLE
+        except UpstreamClosedError:
+            return self._ended(Outcome.UPSTREAM_CLOSED)
+        except UpstreamStalledError:
+            return self._ended(Outcome.UPSTREAM_TIMEOUT)
+        except TimeoutError:
+            return self._ended(self._stopped_by or Outcome.INTERRUPTED)
+        finally:
+            self._reading = None
+        return self._ended(Outcome.CLIENT_CLOSED if self._left else Outcome.OK)
+
+    async def _exchange(self, started: float) -> None:
+        exchange = await self._plan.open()
+        try:
+            self._begin(exchange, started)
+            await self._read(exchange)
+        finally:
+            await exchange.aclose()
+
+    def _begin(self, exchange: Exchange, started: float) -> None:
+        self._status = exchange.status
+        self._ttfb_ms = self._ms_since(started)
+        content_type = value_of(exchange.headers, b"content-type")
+        encoding = value_of(exchange.headers, b"content-encoding")
+        self._tap = Tap(
+            content_type=content_type,
+            content_encoding=encoding,
+            response_cost=value_of(exchange.headers, b"x-litellm-response-cost") or None,
+            count_tokens=self._count_tokens,
+        )
+        headers = for_client(exchange.headers, self._attempt.event_id)
+        if self._plan.strips and is_event_stream(content_type) and not encoding:
+            self._stripper = Stripper()
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
+        self._head.set_result(Head(exchange.status, headers))
+
+    async def _read(self, exchange: Exchange) -> None:
+        length = value_of(exchange.headers, b"content-length")
+        awaited = int(length) if length.isdecimal() and self._stripper is None else None
+        async for chunk in exchange.chunks():
+            self._observe(chunk)
+            if awaited is not None:
+                awaited -= len(chunk)
+            if awaited == 0:
+                # With a length, the client knows the end by its last byte: the settle comes before it.
+                self._last += chunk
+            else:
+                await self._deliver(chunk)
+        self._whole = True
+        if self._stripper is not None:
+            await self._queue_up(self._stripper.finish())
+
+    def _observe(self, chunk: bytes) -> None:
+        if self._tap is not None:
+            self._tap.feed(chunk)
+
+    async def _deliver(self, chunk: bytes) -> None:
+        await self._queue_up(chunk if self._stripper is None else self._stripper.feed(chunk))
+
+    async def _queue_up(self, chunk: bytes) -> None:
+        if chunk and not self._left:
+            await self._queue.put(chunk)
+
+    def _ended(self, outcome: Outcome) -> Outcome:
+        # An upstream that refuses is no completion, however the reading of its refusal ended.
+        refused = self._status is not None and not succeeded(self._status)
+        return Outcome.UPSTREAM_ERROR if refused else outcome
+
+    def _account(self, outcome: Outcome, started: float) -> None:
+        if not self._head.done():
+            self._head.set_exception(UpstreamUnreachable("The request was ended before an answer came."))
+        # Whoever asks for the head gets the exception; nobody may be left to ask.
+        self._head.exception()
+        ending = Ending(
+            outcome=outcome,
+            status=self._status,
+            ttfb_ms=self._ttfb_ms,
+            duration_ms=self._ms_since(started),
+        )
+        self._settle(conclude(self._attempt, ending, self._tap.finish() if self._tap else None))
+
+    async def _hand_over_end(self) -> None:
+        await self._queue_up(self._last)
+        self.complete = self._whole
+        if not self._left:
+            await self._queue.put(None)
+
+    def _stop(self, outcome: Outcome, after_seconds: float) -> None:
+        stop_at = self._loop.time() + after_seconds
+        if self._stop_at is not None and self._stop_at <= stop_at:
+            return
+        self._stop_at, self._stopped_by = stop_at, outcome
+        if self._reading is not None:
+            self._reading.reschedule(stop_at)
+
+    def _ms_since(self, started: float) -> int:
+        return round((self._clock.monotonic() - started) * 1000)
+
+
+class Pumps:
+    """All attempts under way, so that none is without an owner."""
+
+    def __init__(self) -> None:
+        self._running: dict[asyncio.Task[None], Pump] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, pump: Pump) -> None:
+        """Run a pump in a task of its own."""
+        task = asyncio.create_task(pump.run())
+        self._running[task] = pump
+        task.add_done_callback(self._done)
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Let the attempts finish; past the time, end what still runs and settle it as interrupted."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_seconds)
+        for pump in self._running.values():
+            pump.interrupt()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("an attempt ended by a fault of meter's own", exc_info=fault)
+
+
+def is_event_stream(content_type: str) -> bool:
+    """Say whether a content type is that of server-sent events."""
+    return content_type.partition(";")[0].strip().lower() == "text/event-stream"

@@ -1,0 +1,229 @@
+"""The relay: the ASGI callable of the data listener.
+
+    body -> gate -> pump -> client
+
+It is plain ASGI rather than a framework's handler: a response has to pass as it is, header by header and
+chunk by chunk.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from meter.core.attempts import Attempt
+from meter.core.clock import Clock
+from meter.core.errors import (
+    MeterError,
+    MeteringUnavailable,
+    NotFound,
+    RequestTooLarge,
+    UnsupportedEncoding,
+)
+from meter.core.events import UsageEvent
+from meter.core.keys import Grant
+from meter.core.request import RequestFacts, read_request, read_tags
+from meter.core.splice import include_usage
+from meter.core.stream_usage import ENSURE, mode_for
+from meter.proxy.gate import Gate
+from meter.proxy.headers import Pairs, for_client, value_of
+from meter.proxy.pump import CountTokens, Plan, Pump, Pumps
+from meter.proxy.routes import Match, match
+from meter.proxy.upstream import Upstream, UpstreamClosedError, UpstreamStalledError, choose
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# A local answer, such as a health check: status and JSON body.
+Local = Callable[[], tuple[int, bytes]]
+_JSON = (b"content-type", b"application/json")
+
+
+class Limits(NamedTuple):
+    """The settings that shape a request's way."""
+
+    body_bytes_max: int
+    hangup_grace_seconds: float
+    stream_usage: str
+
+
+class Accounting(NamedTuple):
+    """What the relay needs of those who keep the books."""
+
+    new_id: Callable[[], str]
+    has_room: Callable[[], bool]
+    record: Callable[[UsageEvent, Grant], None]
+    refused: Callable[[str], None]
+    count_tokens: CountTokens
+    estimate_prompt: Callable[[dict[str, Any]], int]
+
+
+class ClientLeftError(Exception):
+    """The client went away before its request was complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relay:
+    """Forwards requests and has every metered one accounted for."""
+
+    gate: Gate
+    upstreams: tuple[Upstream, ...]
+    pumps: Pumps
+    accounting: Accounting
+    limits: Limits
+    clock: Clock
+    local: Mapping[str, Local]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; every refusal has OpenAI's shape."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"the data listener speaks HTTP only, not {scope['type']}")
+        try:
+            await self._route(scope, receive, send)
+        except MeterError as refusal:
+            self.accounting.refused(refusal.code)
+            await _respond(send, refusal.status, refusal.body(), refusal.headers)
+        except ClientLeftError:
+            return
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["raw_path"].decode("latin-1")
+        local = self.local.get(path)
+        if local is not None and scope["method"] == "GET":
+            await _respond(send, *local())
+            return
+        found = match(scope["method"], path)
+        grant = await self.gate.admit(scope["headers"], scope["query_string"])
+        if found.route.metered:
+            await self._meter(found, grant, scope, receive, send)
+        else:
+            await self._pass(found, scope, send)
+
+    async def _meter(self, found: Match, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: Pairs = scope["headers"]
+        tags = read_tags(value_of(headers, b"x-meter-tags"))
+        body = await read_body(receive, headers, self.limits.body_bytes_max)
+        facts = read_request(body)
+        upstream = self._upstream(facts.model)
+        if not self.accounting.has_room():
+            raise MeteringUnavailable("The ledger is too far behind to take this request; try again soon.")
+        attempt = self._attempt(found, grant, upstream, facts, tags)
+        asks = facts.stream and self._mode(grant, upstream) == ENSURE
+        sent = include_usage(body) if asks else body
+        spliced = sent is not body
+        plan = Plan(
+            open=lambda: upstream.open(
+                "POST",
+                found.upstream_path,
+                query=scope["query_string"],
+                headers=headers,
+                body=sent,
+                identity=spliced,
+            ),
+            strips=spliced,
+            hangup_grace_seconds=self.limits.hangup_grace_seconds,
+        )
+        pump = Pump(
+            attempt,
+            plan,
+            settle=lambda event: self.accounting.record(event, grant),
+            count_tokens=self.accounting.count_tokens,
+            clock=self.clock,
+        )
+        self.pumps.start(pump)
+        await _hand_on(pump, receive, send)
+
+    async def _pass(self, found: Match, scope: Scope, send: Send) -> None:
+        upstream = self.upstreams[-1] if found.model is None else self._upstream(found.model)
+        exchange = await upstream.open(
+            "GET", found.upstream_path, query=scope["query_string"], headers=scope["headers"]
+        )
+        try:
+            headers = for_client(exchange.headers, self.accounting.new_id())
+            await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+            async for chunk in exchange.chunks():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (UpstreamClosedError, UpstreamStalledError):
+            # What is cut upstream is cut here: returning without an end closes the connection.
+            return
+        finally:
+            await exchange.aclose()
+
+    def _attempt(
+        self, found: Match, grant: Grant, upstream: Upstream, facts: RequestFacts, tags: tuple[str, ...]
+    ) -> Attempt:
+        return Attempt(
+            event_id=self.accounting.new_id(),
+            started_at=self.clock.now(),
+            team_id=grant.team_id,
+            key_id=grant.key_id,
+            route=found.route.name,
+            upstream=upstream.name,
+            model=facts.model,
+            stream=facts.stream,
+            prompt_estimate=self.accounting.estimate_prompt(facts.document),
+            end_user=facts.end_user,
+            tags=tags,
+        )
+
+    def _upstream(self, model: str) -> Upstream:
+        upstream = choose(self.upstreams, model)
+        if upstream is None:
+            raise NotFound(f"No upstream serves the model {model!r}.", param="model")
+        return upstream
+
+    def _mode(self, grant: Grant, upstream: Upstream) -> str:
+        configured = (grant.stream_usage, upstream.stream_usage)
+        return mode_for(configured, default=self.limits.stream_usage, host=upstream.host)
+
+
+async def read_body(receive: Receive, headers: Pairs, bytes_max: int) -> bytes:
+    """Read a request's body; raises `RequestTooLarge` as soon as it is, and `ClientLeftError`."""
+    if value_of(headers, b"content-encoding").lower() not in {"", "identity"}:
+        raise UnsupportedEncoding("Send the body without content-encoding; meter reads it uncompressed.")
+    announced = value_of(headers, b"content-length")
+    if announced.isdecimal() and int(announced) > bytes_max:
+        raise _too_large(bytes_max)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > bytes_max:
+            raise _too_large(bytes_max)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _too_large(bytes_max: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The body is larger than {bytes_max} bytes (the setting body_bytes_max).")
+
+
+async def _hand_on(pump: Pump, receive: Receive, send: Send) -> None:
+    gone = asyncio.ensure_future(receive())
+    gone.add_done_callback(lambda _: pump.abandon())
+    try:
+        head = await pump.head()
+        await send({"type": "http.response.start", "status": head.status, "headers": head.headers})
+        async for chunk in pump.chunks():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        if pump.complete:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        # Otherwise the response was cut, and returning without an end closes the connection visibly.
+    finally:
+        gone.cancel()
+        pump.abandon()
+
+
+async def _respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
+    raw = [(name.encode(), value.encode()) for name, value in headers]
+    length = (b"content-length", str(len(body)).encode())
+    start = {"type": "http.response.start", "status": status, "headers": [_JSON, length, *raw]}
+    await send(start)
+    await send({"type": "http.response.body", "body": body, "more_body": False})

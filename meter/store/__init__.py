@@ -1,0 +1,1 @@
+"""The database: SQLAlchemy Core, synchronous, called from threads. Rows never leave this room."""

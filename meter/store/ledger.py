@@ -1,0 +1,104 @@
+"""The ledger: events are appended, never changed, and the rollup is folded in the same transaction.
+
+An event may be delivered twice, by a shipper that did not learn how its commit ended. Its id decides: what
+the database already has is neither inserted nor folded again.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from meter.core.events import Outcome, UsageEvent, UsageSource
+from meter.core.rollup import COUNTS, Line, LineKey, fold
+from meter.store.database import Database
+from meter.store.tables import usage_15m, usage_events
+
+EVENTS_PER_FETCH = 5000
+
+_LINE_KEY = [column.name for column in usage_15m.primary_key]
+
+
+def append(database: Database, events: Sequence[UsageEvent], posted_at: datetime) -> int:
+    """Append the events that are not there yet, fold them into the rollup, and return how many they were."""
+    unique = {event.event_id: event for event in events}
+    rows = [_row(event, posted_at) for event in unique.values()]
+    if not rows:
+        return 0
+    statement = database.insert(usage_events).on_conflict_do_nothing().returning(usage_events.c.event_id)
+    with database.write() as connection:
+        inserted = connection.scalars(statement, rows).all()
+        _fold_into_rollup(database, connection, (unique[event_id] for event_id in inserted))
+    return len(inserted)
+
+
+def verify(database: Database) -> list[str]:
+    """Compare the rollup with the sum of the events; returns every mismatch as a sentence."""
+    with database.read() as connection:
+        expected = fold(_stored_events(connection))
+        found = {_line_key(row): _line(row) for row in connection.execute(sa.select(usage_15m)).mappings()}
+    keys = sorted(expected.keys() | found.keys())
+    return [
+        _mismatch(key, expected.get(key), found.get(key))
+        for key in keys
+        if expected.get(key) != found.get(key)
+    ]
+
+
+def find(database: Database, event_id: str) -> UsageEvent | None:
+    """Return one event."""
+    with database.read() as connection:
+        query = sa.select(usage_events).where(usage_events.c.event_id == event_id)
+        row = connection.execute(query).mappings().first()
+    return None if row is None else _event(row)
+
+
+def _fold_into_rollup(database: Database, connection: sa.Connection, events: Iterable[UsageEvent]) -> None:
+    lines = fold(events)
+    if not lines:
+        return
+    statement = database.insert(usage_15m)
+    added = {name: usage_15m.c[name] + statement.excluded[name] for name in COUNTS}
+    statement = statement.on_conflict_do_update(index_elements=_LINE_KEY, set_=added)
+    # Everyone locks the rollup's rows in the order of their key, so that no two writers wait for each other.
+    rows = [msgspec.structs.asdict(key) | msgspec.structs.asdict(lines[key]) for key in sorted(lines)]
+    connection.execute(statement, rows)
+
+
+def _stored_events(connection: sa.Connection) -> Iterator[UsageEvent]:
+    query = sa.select(usage_events).execution_options(yield_per=EVENTS_PER_FETCH)
+    for row in connection.execute(query).mappings():
+        yield _event(row)
+
+
+def _row(event: UsageEvent, posted_at: datetime) -> dict[str, Any]:
+    return msgspec.structs.asdict(event) | {"posted_at": posted_at}
+
+
+def _event(row: sa.RowMapping) -> UsageEvent:
+    values = {name: row[name] for name in UsageEvent.__struct_fields__}
+    values["outcome"] = Outcome(row["outcome"])
+    values["usage_source"] = UsageSource(row["usage_source"])
+    for name in ("finish_reasons", "anomalies", "tags"):
+        values[name] = tuple(row[name])
+    return UsageEvent(**values)
+
+
+def _line_key(row: sa.RowMapping) -> LineKey:
+    return LineKey(**{name: row[name] for name in LineKey.__struct_fields__})
+
+
+def _line(row: sa.RowMapping) -> Line:
+    return Line(**{name: row[name] for name in COUNTS})
+
+
+def _mismatch(key: LineKey, expected: Line | None, found: Line | None) -> str:
+    differences = [
+        f"{name} {getattr(found, name, 0)} instead of {getattr(expected, name, 0)}"
+        for name in COUNTS
+        if getattr(found, name, 0) != getattr(expected, name, 0)
+    ]
+    where = f"{key.bucket.isoformat()} team {key.team_id} key {key.key_id} {key.upstream} {key.model}"
+    return f"usage_15m at {where}: {', '.join(differences) or 'an empty line'}"

@@ -1,0 +1,134 @@
+"""Reports in SQL: sums over the rollup, or over the ledger where the rollup does not tell."""
+
+import json
+from collections.abc import Iterable
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from meter.core.events import NOT_FAILED, UsageSource
+from meter.core.period import Unit, periods
+from meter.core.reports import LEDGER_GROUPS, TIME_GROUPS, Question, Report, Row, Sums
+from meter.store.database import Database
+from meter.store.tables import UtcDateTime, api_keys, teams, usage_15m, usage_events
+
+_SUMS = Sums.__struct_fields__
+_NOBODY = ""
+_COST_PART = 10**6
+
+
+def answer(database: Database, question: Question) -> Report:
+    """Answer a question from one consistent state of the database."""
+    source = _ledger_lines() if set(question.by) & set(LEDGER_GROUPS) else sa.select(usage_15m).subquery()
+    within = (source.c.bucket >= question.since) & (source.c.bucket < question.until)
+    with database.read() as connection:
+        total = connection.execute(sa.select(*_sums(source)).where(within)).mappings().one()
+        rows = connection.execute(_grouped(source, question).where(within)).mappings().all()
+    return Report(question, _rows(question, rows), _read_sums(total))
+
+
+def _grouped(source: sa.Subquery, question: Question) -> sa.Select[Any]:
+    columns: list[sa.ColumnElement[Any]] = []
+    joined: sa.FromClause = source
+    for group in question.by:
+        if group in TIME_GROUPS:
+            table = _periods(question, cast("Unit", group))
+            at_time = (source.c.bucket >= table.c.start) & (source.c.bucket < table.c.end)
+            joined = joined.join(table, at_time)
+            columns.append(table.c.label.label(group))
+        elif group == "team":
+            joined = joined.outerjoin(teams, teams.c.id == source.c.team_id)
+            columns.append(sa.func.coalesce(teams.c.name, source.c.team_id).label("team"))
+        elif group == "key":
+            joined = joined.outerjoin(api_keys, api_keys.c.id == source.c.key_id)
+            columns.append(sa.func.coalesce(api_keys.c.name, source.c.key_id).label("key"))
+            columns.append(source.c.key_id.label("key_id"))
+        else:
+            columns.append(source.c[group].label(group))
+    return sa.select(*columns, *_sums(source)).select_from(joined).group_by(*columns)
+
+
+def _periods(question: Question, unit: Unit) -> sa.CTE:
+    found = periods(question.since, question.until, unit, question.tz)
+    table = sa.values(
+        sa.column("label", sa.String),
+        sa.column("start", UtcDateTime),
+        sa.column("end", UtcDateTime),
+        name=f"each_{unit}",
+    )
+    return table.data([(period.label, period.start, period.end) for period in found]).cte()
+
+
+def _sums(source: sa.Subquery) -> list[sa.ColumnElement[Any]]:
+    """Sum every count; the cost in two parts, because SQLite's SUM overflows past 9.2 million USD."""
+    counts = [sa.func.sum(source.c[name]).label(name) for name in _SUMS if name != "cost"]
+    whole = sa.func.sum(source.c.cost // _COST_PART).label("cost_whole")
+    rest = sa.func.sum(source.c.cost % _COST_PART).label("cost_rest")
+    return [*counts, whole, rest]
+
+
+def _read_sums(row: sa.RowMapping) -> Sums:
+    counts = {name: int(row[name] or 0) for name in _SUMS if name != "cost"}
+    return Sums(**counts, cost=int(row["cost_whole"] or 0) * _COST_PART + int(row["cost_rest"] or 0))
+
+
+def _rows(question: Question, found: Iterable[sa.RowMapping]) -> list[Row]:
+    names = [name for group in question.by for name in ((group, "key_id") if group == "key" else (group,))]
+    rows = [Row({name: row[name] for name in names}, _read_sums(row)) for row in found]
+    if "tag" in question.by:
+        rows = _by_single_tag(rows)
+    times = [group for group in question.by if group in TIME_GROUPS]
+    return sorted(rows, key=lambda row: (*(row.group[name] for name in times), *_size(row)))
+
+
+def _size(row: Row) -> tuple[object, ...]:
+    """Order by size, the largest first, and by name among equals."""
+    return (-row.sums.cost, -row.sums.total_tokens, *row.group.values())
+
+
+def _by_single_tag(rows: Iterable[Row]) -> list[Row]:
+    """Split rows of a set of tags into rows of one tag; an event counts in the row of each of its tags."""
+    added: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        for tag in json.loads(row.group["tag"]) or [_NOBODY]:
+            group = row.group | {"tag": tag}
+            key = tuple(group.values())
+            earlier = added.get(key)
+            added[key] = Row(group, row.sums if earlier is None else earlier.sums.plus(row.sums))
+    return list(added.values())
+
+
+def _ledger_lines() -> sa.Subquery:
+    """Show every event as the line of the rollup that it would be, with its end user and tags."""
+    event = usage_events.c
+    tokens = event.prompt_tokens + event.completion_tokens
+
+    def when(condition: sa.ColumnElement[bool], value: Any = 1) -> sa.ColumnElement[int]:
+        return sa.case((condition, value), else_=0)
+
+    estimated = event.usage_source == UsageSource.ESTIMATED
+    invalid = event.usage_source == UsageSource.INVALID
+    unpriced = event.cost.is_(None)
+    return sa.select(
+        event.started_at.label("bucket"),
+        event.team_id,
+        event.key_id,
+        event.upstream,
+        sa.func.coalesce(event.model_served, event.model_requested).label("model"),
+        sa.func.coalesce(event.end_user, _NOBODY).label("user"),
+        sa.cast(event.tags, sa.Text).label("tag"),
+        sa.literal(1).label("requests"),
+        when(event.outcome.not_in(NOT_FAILED)).label("errors"),
+        event.prompt_tokens,
+        event.completion_tokens,
+        event.cached_tokens,
+        event.cache_write_tokens,
+        event.reasoning_tokens,
+        sa.func.coalesce(event.cost, 0).label("cost"),
+        when(estimated).label("estimated_requests"),
+        when(estimated, tokens).label("estimated_tokens"),
+        when(invalid).label("invalid_requests"),
+        when(invalid, tokens).label("invalid_tokens"),
+        when(unpriced).label("unpriced_requests"),
+        when(unpriced, tokens).label("unpriced_tokens"),
+    ).subquery()

@@ -1,0 +1,133 @@
+"""All tables. Migrations are written against this metadata and `alembic check` keeps both the same."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """An aware instant: `timestamptz` on PostgreSQL, sortable text in UTC on SQLite."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
+        """Refuse naive times, which would mean another instant on every machine."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive time {value!r} for the database")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
+        """Give the zone back to what SQLite stores without one."""
+        if value is None:
+            return None
+        stored: datetime = value
+        return stored.replace(tzinfo=UTC) if stored.tzinfo is None else stored.astimezone(UTC)
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+
+
+teams = sa.Table(
+    "teams",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("name", sa.String(128), nullable=False, unique=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    # The public id is the middle part of the key itself.
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("team_id", sa.ForeignKey("teams.id"), nullable=False, index=True),
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("revoked_at", UtcDateTime),
+    # NULL: as the upstream, and then the settings, say.
+    sa.Column("stream_usage", sa.String(16)),
+)
+
+# Append-only. No foreign keys: an event must land whatever happened to its key meanwhile.
+usage_events = sa.Table(
+    "usage_events",
+    metadata,
+    sa.Column("event_id", sa.Uuid(as_uuid=False), primary_key=True),
+    # Part of the key so that PostgreSQL can partition on it; it comes from admission and never changes.
+    sa.Column("started_at", UtcDateTime, primary_key=True),
+    sa.Column("posted_at", UtcDateTime, nullable=False),
+    sa.Column("team_id", sa.String(32), nullable=False),
+    sa.Column("key_id", sa.String(32), nullable=False),
+    sa.Column("route", sa.String(64), nullable=False),
+    sa.Column("upstream", sa.String(64), nullable=False),
+    sa.Column("upstream_id", sa.String(256)),
+    sa.Column("model_requested", sa.String(256), nullable=False),
+    sa.Column("model_served", sa.String(256)),
+    sa.Column("service_tier", sa.String(256)),
+    sa.Column("stream", sa.Boolean, nullable=False),
+    sa.Column("outcome", sa.String(32), nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("finish_reasons", sa.JSON, nullable=False),
+    sa.Column("usage_source", sa.String(16), nullable=False),
+    _count("prompt_tokens"),
+    _count("completion_tokens"),
+    _count("cached_tokens"),
+    _count("cache_write_tokens"),
+    _count("reasoning_tokens"),
+    sa.Column("usage_raw", sa.Text),
+    sa.Column("anomalies", sa.JSON, nullable=False),
+    # Picodollars. NULL is unpriced, 0 is free.
+    sa.Column("cost", sa.BigInteger),
+    sa.Column("upstream_cost", sa.BigInteger),
+    sa.Column("upstream_cost_source", sa.String(64)),
+    sa.Column("ttfb_ms", sa.Integer),
+    sa.Column("duration_ms", sa.Integer),
+    sa.Column("end_user", sa.String(256)),
+    sa.Column("tags", sa.JSON, nullable=False),
+    sa.Index("ix_usage_events_started_at", "started_at"),
+    sa.Index("ix_usage_events_key_id_started_at", "key_id", "started_at"),
+)
+
+# The one rollup, folded in the transaction that inserts the events. Every zone in use starts its hours on a
+# quarter, so any report of any zone is a sum of these rows.
+usage_15m = sa.Table(
+    "usage_15m",
+    metadata,
+    sa.Column("bucket", UtcDateTime, primary_key=True),
+    sa.Column("team_id", sa.String(32), primary_key=True),
+    sa.Column("key_id", sa.String(32), primary_key=True),
+    sa.Column("upstream", sa.String(64), primary_key=True),
+    sa.Column("model", sa.String(256), primary_key=True),
+    _count("requests"),
+    _count("errors"),
+    _count("prompt_tokens"),
+    _count("completion_tokens"),
+    _count("cached_tokens"),
+    _count("cache_write_tokens"),
+    _count("reasoning_tokens"),
+    _count("cost"),
+    _count("upstream_cost"),
+    _count("estimated_requests"),
+    _count("estimated_tokens"),
+    _count("invalid_requests"),
+    _count("invalid_tokens"),
+    _count("unpriced_requests"),
+    _count("unpriced_tokens"),
+)

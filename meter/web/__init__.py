@@ -1,0 +1,1 @@
+"""The control plane: what operators and their programs ask, always behind a token."""

@@ -1,0 +1,57 @@
+"""The control plane's application: controllers, their guard, and the one shape of errors."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+
+from meter import __version__
+from meter.core.errors import MeterError
+from meter.web import errors
+from meter.web.access import Guard
+from meter.web.keys import KeyController
+from meter.web.system import SystemController
+from meter.web.teams import TeamController
+
+BODY_BYTES_MAX = 1_000_000
+
+
+def build(*, guard: Guard, services: Mapping[str, Any]) -> Litestar:
+    """Build the application; `services` are the values that controllers name as dependencies."""
+    return Litestar(
+        route_handlers=[KeyController, TeamController, SystemController],
+        dependencies={name: _provide(service) for name, service in services.items()},
+        guards=[guard],
+        exception_handlers={
+            MeterError: errors.refused,
+            HTTPException: errors.http_error,
+            ValueError: errors.invalid,
+            Exception: errors.unexpected,
+        },
+        openapi_config=_openapi(),
+        request_max_body_size=BODY_BYTES_MAX,
+        logging_config=None,
+        debug=False,
+    )
+
+
+def _provide(service: Any) -> Provide:
+    return Provide(lambda: service, sync_to_thread=False, use_cache=True)
+
+
+def _openapi() -> OpenAPIConfig:
+    bearer = SecurityScheme(type="http", scheme="bearer", description="The admin token.")
+    return OpenAPIConfig(
+        title="meter: admin API",
+        version=__version__,
+        path="/api/v1",
+        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        components=Components(security_schemes={"admin": bearer}),
+        security=[{"admin": []}],
+        use_handler_docstrings=True,
+    )

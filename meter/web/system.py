@@ -1,0 +1,27 @@
+"""What machines ask of the control plane: metrics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from litestar import Controller, Response, get
+from litestar.di import NamedDependency
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """What this controller works with."""
+
+    render: Callable[[], bytes]
+    content_type: str
+
+
+class SystemController(Controller):
+    """Metrics for Prometheus."""
+
+    include_in_schema = False
+
+    # Rendering thousands of series takes milliseconds, which the event loop does not have.
+    @get("/metrics", sync_to_thread=True)
+    def metrics(self, scrape: NamedDependency[Scrape]) -> Response[bytes]:
+        """Return the metrics page."""
+        return Response(scrape.render(), media_type=scrape.content_type)

@@ -1,0 +1,157 @@
+"""A real meter, in a process of its own, and a view of what it keeps."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import sqlalchemy as sa
+
+from meter.core.events import UsageEvent
+from meter.store import ledger
+from meter.store.database import Database
+from meter.store.tables import usage_events
+
+WAIT_SECONDS_MAX = 20.0
+
+T = TypeVar("T")
+
+
+def environment(data_dir: Path, **settings: object) -> dict[str, str]:
+    """Return an environment in which nothing configures meter but these settings."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("METER_", "ROUTERHUB_"))
+    }
+    given = {f"METER_{name.upper()}": str(value) for name, value in settings.items()}
+    return kept | {"METER_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"} | given
+
+
+def until(look: Callable[[], T], what: str) -> T:
+    """Look until there is something to see."""
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"waited {WAIT_SECONDS_MAX:.0f} s for {what}"
+        time.sleep(0.005)
+    return seen
+
+
+class Meter:
+    """A running `meter serve`."""
+
+    def __init__(self, data_dir: Path, env: Mapping[str, str], arguments: list[str]) -> None:
+        self.data_dir = data_dir
+        self.env = dict(env)
+        command = [sys.executable, "-m", "meter", "serve", "--port", "0", "--admin-port", "0", *arguments]
+        self.log = data_dir.parent / f"{data_dir.name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=self.env, cwd=data_dir.parent, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        self.notes = self._read_notes()
+        self.url = f"{self._noted(r'proxy +(http://.+)/v1')}/v1"
+        self.control_url = self._noted(r"control +(http://\S+)")
+        self.admin_token = (data_dir / "admin-token").read_text().strip()
+        self.database = Database(f"sqlite:///{data_dir / 'meter.db'}")
+
+    @property
+    def first_key(self) -> str:
+        """The key that the first start showed."""
+        return self._noted(r"(mtr_\w+)")
+
+    @property
+    def control(self) -> httpx.Client:
+        """A client of the control listener, with its token."""
+        return httpx.Client(
+            base_url=self.control_url,
+            headers={"authorization": f"Bearer {self.admin_token}"},
+            trust_env=False,
+        )
+
+    def new_key(self, team: str = "default", **members: object) -> str:
+        """Make a key over the admin API."""
+        with self.control as control:
+            answer = control.post("/api/v1/keys", json={"team": team, **members})
+        assert answer.status_code == httpx.codes.CREATED, answer.text
+        key: str = answer.json()["key"]
+        return key
+
+    def events(self, key: str, count: int = 1) -> list[UsageEvent]:
+        """Wait for a key's events to be in the ledger, and return them in order."""
+        key_id = key.split("_")[1]
+        query = sa.select(usage_events.c.event_id).where(usage_events.c.key_id == key_id)
+
+        def found() -> list[str]:
+            with self.database.read() as connection:
+                ids = connection.scalars(query.order_by(usage_events.c.started_at)).all()
+            return list(ids) if len(ids) >= count else []
+
+        ids = until(found, f"{count} events of {key_id}") if count else found()
+        events = [ledger.find(self.database, event_id) for event_id in ids]
+        return [event for event in events if event is not None]
+
+    def event(self, key: str) -> UsageEvent:
+        """Wait for the one event of a key."""
+        (event,) = self.events(key)
+        return event
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of meter's on the same data."""
+        return subprocess.run(
+            [sys.executable, "-m", "meter", *arguments],
+            env=self.env,
+            cwd=self.data_dir.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def report(self, *arguments: str) -> Any:
+        """Run `meter report --format json`."""
+        done = self.run("report", "--format", "json", *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stop the process, and return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        status = self.process.wait(WAIT_SECONDS_MAX)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.database.dispose()
+        return status
+
+    def _read_notes(self) -> str:
+        assert self.process.stdout is not None
+        lines: list[str] = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if "curl" in line:
+                return "".join(lines)
+        self.process.wait(WAIT_SECONDS_MAX)
+        raise AssertionError(f"meter did not start:\n{''.join(lines)}\n{self.log.read_text()}")
+
+    def _noted(self, pattern: str) -> str:
+        found = re.search(pattern, self.notes)
+        assert found is not None, self.notes
+        return found[1]
+
+
+@contextlib.contextmanager
+def running(data_dir: Path, *arguments: str, **settings: object) -> Iterator[Meter]:
+    """Run meter until the block ends; it must stop cleanly."""
+    meter = Meter(data_dir, environment(data_dir, **settings), list(arguments))
+    try:
+        yield meter
+    finally:
+        status = meter.stop()
+    assert status == 0, meter.log.read_text()
