@@ -149,7 +149,8 @@ class FakeUpstream:
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watch
-        return b"connection: close" not in bytes(request.sent).lower()
+        closes = (request.header("connection") or "").lower() == "close"
+        return not closes and b"connection: close" not in bytes(request.sent).lower()
 
 
 async def _watch(reader: asyncio.StreamReader, request: Received) -> None:

@@ -7,7 +7,16 @@ chunk by chunk.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+)
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,6 +46,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # A local answer, such as a health check: status and JSON body.
 Local = Callable[[], tuple[int, bytes]]
+# How much of a body that is too large is taken in before the answer, and for how long.
+DISCARDED_FACTOR_MAX = 10
+DISCARD_SECONDS_MAX = 10.0
 _JSON = (b"content-type", b"application/json")
 
 
@@ -184,25 +196,41 @@ async def read_body(receive: Receive, headers: Pairs, bytes_max: int) -> bytes:
     if value_of(headers, b"content-encoding").lower() not in {"", "identity"}:
         raise UnsupportedEncoding("Send the body without content-encoding; meter reads it uncompressed.")
     announced = value_of(headers, b"content-length")
-    if announced.isdecimal() and int(announced) > bytes_max:
-        raise _too_large(bytes_max)
+    too_large = announced.isdecimal() and int(announced) > bytes_max
     chunks: list[bytes] = []
     size = 0
-    while True:
+    async with aclosing(_body(receive)) as body:
+        async for chunk in body:
+            size += len(chunk)
+            too_large = too_large or size > bytes_max
+            if too_large:
+                await _discard(body, bytes_max * DISCARDED_FACTOR_MAX)
+                raise RequestTooLarge(
+                    f"The body is larger than {bytes_max} bytes (the setting body_bytes_max)."
+                )
+            chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _body(receive: Receive) -> AsyncGenerator[bytes, None]:
+    more = True
+    while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeftError
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > bytes_max:
-            raise _too_large(bytes_max)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
 
 
-def _too_large(bytes_max: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The body is larger than {bytes_max} bytes (the setting body_bytes_max).")
+async def _discard(body: AsyncIterator[bytes], bytes_max: int) -> None:
+    """Take in the rest of a body: whoever still sends when the connection closes never sees the answer."""
+    discarded = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS_MAX):
+            async for chunk in body:
+                discarded += len(chunk)
+                if discarded > bytes_max:
+                    return
 
 
 async def _hand_on(pump: Pump, receive: Receive, send: Send) -> None:
