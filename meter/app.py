@@ -228,6 +228,7 @@ def _control(
             partial(issue_key, database, credentials.pepper),
             list_keys,
             lambda reference: keys.revoke(database, reference, clock.now()),
+            lambda reference, mode: keys.change(database, reference, stream_usage=mode),
         ),
         "scrape": Scrape(metrics.render, instruments.CONTENT_TYPE),
     }

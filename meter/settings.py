@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from meter.core.stream_usage import MODES
+from meter.core.stream_usage import check_mode
 
 DEFAULT_UPSTREAM_URL = "https://api.routerhub.ai/v1"
 CONFIG_FILE = "meter.toml"
@@ -137,12 +137,6 @@ def _port(value: str) -> int:
     return number
 
 
-def _stream_usage(value: str) -> str:
-    if value not in MODES:
-        raise ValueError(f"must be one of {', '.join(MODES)}")
-    return value
-
-
 def _upstream_url(value: str) -> str:
     return check_upstream_url(value) if value else ""
 
@@ -168,7 +162,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("upstream_api_key", _secret, "", "The provider's API key; falls back to `ROUTERHUB_API_KEY`."),
     Setting(
         "stream_usage",
-        _stream_usage,
+        check_mode,
         "ensure",
         "How streams are metered: `ensure`, `always_sent`, `observe`.",
     ),
@@ -314,7 +308,7 @@ def _upstream(
     try:
         table = msgspec.convert(entry, _UpstreamTable)
         url = check_upstream_url(table.url)
-        mode = _stream_usage(table.stream_usage) if table.stream_usage else None
+        mode = check_mode(table.stream_usage) if table.stream_usage else None
     except (msgspec.ValidationError, ValueError) as fault:
         faults.append(f"{place}: {fault}")
         return None

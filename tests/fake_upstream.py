@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,16 +23,27 @@ class Gate:
 
     def __init__(self) -> None:
         self.reached = threading.Event()
-        self._open = threading.Event()
+        self._lock = threading.Lock()
+        self._opened = False
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     def open(self) -> None:
         """Let the upstream go on."""
-        self._open.set()
+        with self._lock:
+            self._opened = True
+            for loop, event in self._waiting:
+                loop.call_soon_threadsafe(event.set)
 
     async def wait(self) -> None:
         """Wait, on the upstream's side."""
+        event = asyncio.Event()
+        with self._lock:
+            if self._opened:
+                event.set()
+            else:
+                self._waiting.append((asyncio.get_running_loop(), event))
         self.reached.set()
-        await asyncio.to_thread(self._open.wait, WAIT_SECONDS_MAX)
+        await event.wait()
 
 
 @dataclass(frozen=True)
@@ -67,12 +78,16 @@ class Received:
         return json.loads(self.body)
 
 
+# Steps, or what makes them of the request.
+Answer = Sequence[Step] | Callable[[Received], Sequence[Step]]
+
+
 class FakeUpstream:
     """The server; answers are taken from a queue, the last one stays."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
-        self._answers: deque[Sequence[Step]] = deque()
+        self._answers: deque[Answer] = deque()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -86,7 +101,7 @@ class FakeUpstream:
         """The base URL for clients."""
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def answer(self, *answers: Sequence[Step]) -> None:
+    def answer(self, *answers: Answer) -> None:
         """Answer the next requests so; the last answer is given to all that follow."""
         self._answers = deque(answers)
 
@@ -130,9 +145,10 @@ class FakeUpstream:
         self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
+        steps = answer(request) if callable(answer) else answer
         watch = asyncio.create_task(_watch(reader, request))
         try:
-            for step in answer:
+            for step in steps:
                 if isinstance(step, Gate):
                     await step.wait()
                 elif isinstance(step, Cut):

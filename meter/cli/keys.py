@@ -11,6 +11,7 @@ from meter.app import clock, issue_key
 from meter.cli import opening
 from meter.core.keys import Key
 from meter.core.period import parse_duration
+from meter.core.stream_usage import MODES
 from meter.store import keys as store
 from meter.store import teams
 from meter.web.keys import issued
@@ -59,6 +60,22 @@ def revoke(key: str) -> None:
     with opening.existing_database(opening.settings()) as database:
         revoked = store.revoke(database, _reference(key), clock.now())
     click.echo(f"key {revoked.name} ({revoked.id}) of team {revoked.team} is revoked")
+
+
+@keys.command("set")
+@click.argument("key")
+@click.option(
+    "--stream-usage",
+    type=click.Choice([*MODES, "default"]),
+    required=True,
+    help="How the key's streams are metered; default: as the upstream and the settings say.",
+)
+def change(key: str, stream_usage: str) -> None:
+    """Change a key, by its id or name; it takes effect within five seconds."""
+    mode = None if stream_usage == "default" else stream_usage
+    with opening.existing_database(opening.settings()) as database:
+        changed = store.change(database, _reference(key), stream_usage=mode)
+    click.echo(f"key {changed.name} ({changed.id}): stream usage {stream_usage}")
 
 
 def _reference(text: str) -> str:

@@ -49,6 +49,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None = None
     ttfb_ms: int | None = None
     duration_ms: int | None = None
+    anomalies: tuple[str, ...] = ()
+    """What was odd beside the usage."""
 
 
 def conclude(attempt: Attempt, ending: Ending, observation: Observation | None) -> UsageEvent:
@@ -75,6 +77,7 @@ def conclude(attempt: Attempt, ending: Ending, observation: Observation | None) 
         cost=0 if source is UsageSource.NONE else None,
         ttfb_ms=ending.ttfb_ms,
         duration_ms=ending.duration_ms,
+        anomalies=ending.anomalies,
         end_user=attempt.end_user,
         tags=attempt.tags,
     )
@@ -90,7 +93,7 @@ def _with_response(event: UsageEvent, observation: Observation) -> UsageEvent:
         upstream_id=observation.upstream_id,
         finish_reasons=observation.finish_reasons,
         usage_raw=observation.usage_raw,
-        anomalies=observation.anomalies,
+        anomalies=(*observation.anomalies, *event.anomalies),
         upstream_cost=None if cost is None else round_usd(cost),
         upstream_cost_source=observation.upstream_cost_source,
     )

@@ -4,7 +4,7 @@ A rule, not a tokenizer: the exact tokenizers on PyPI fetch their tables over th
 carry those of one vendor, while the models behind one proxy have many. The rule is applied to classes of
 characters and errs high, since an estimate guards budgets:
 
-| characters | tokens | what tokenizers do |
+| characters | tokens | what tokenizers do, roughly |
 |---|---|---|
 | ASCII letters | 1/3 | words take 1.1 to 1.6 tokens of 4.7 letters; identifiers and base64 more |
 | digits | 1 | Gemini, Qwen and older Llamas: 1 a digit; OpenAI: 1 for three |
@@ -14,7 +14,8 @@ characters and errs high, since an estimate guards budgets:
 | other ASCII controls | 1 | 1 |
 | all others | 1/2 for a byte of UTF-8 | Cyrillic 0.3 to 0.6 and CJK 0.6 to 1.3 a character, emoji 1 to 3 |
 
-What is not text counts by flat numbers: base64 says nothing about tokens.
+What is not text counts by flat numbers: base64 says nothing about tokens. All of these numbers are rules of
+thumb, not measurements.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -168,7 +169,7 @@ def _media_tokens(part: object) -> int:
     if isinstance(file, dict):
         return _decoded_length(file.get("file_data")) // FILE_BYTES_PER_TOKEN + IMAGE_TOKENS
     # Images, and what is not known yet: most likely something like an image.
-    return 0 if part.get("type") in {"thinking", "refusal"} else IMAGE_TOKENS
+    return 0 if part.get("type") in ("thinking", "refusal") else IMAGE_TOKENS
 
 
 def _decoded_length(base64_text: object) -> int:
@@ -186,7 +187,7 @@ def _input_tokens(value: object) -> int:
         elif isinstance(item, str):
             tokens += count_tokens(item)
         elif isinstance(item, dict):
-            tokens += sum(map(count_tokens, texts(item))) + _media_tokens(item)
+            tokens += _message_tokens(item)
         else:
             tokens += item is not None
     return tokens

@@ -54,6 +54,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    stream_usage: str | None = None
+    """How its streams are metered; `None` is as the upstream and the settings say."""
 
 
 class Minting(NamedTuple):

@@ -12,20 +12,21 @@ from decimal import Decimal, InvalidOperation
 
 import msgspec
 
+TEXT_LENGTH_MAX = 256
+
+# Legal in JSON strings, and refused by UTF-8 (lone surrogates) or by PostgreSQL (NUL).
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 # Possessive throughout: no backtracking, so the time is linear also on malformed input.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _BLANK = re.compile(rb"[ \t\r\n]*+")
-_KEY = re.compile(rb"(" + _STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+", re.DOTALL)
-_SCALAR = re.compile(_STRING + rb'|[^ \t\r\n,:{}\[\]"]++', re.DOTALL)
+# A key and, unless it is an array or an object, its value.
+_MEMBER = re.compile(
+    rb"(%b)[ \t\r\n]*+:[ \t\r\n]*+(%b|[^ \t\r\n,:{}\[\]\"]++)?+[ \t\r\n]*+" % (_STRING, _STRING), re.DOTALL
+)
 _STRUCTURE = re.compile(_STRING + rb'|[\[{]|[\]}]|"', re.DOTALL)
 
 _OPENING = b"[{"
 _CLOSING = b"]}"
-
-
-# Legal in JSON strings, and refused by UTF-8 (lone surrogates) or by PostgreSQL (NUL).
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-TEXT_LENGTH_MAX = 256
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -107,12 +108,11 @@ def members(data: bytes) -> list[Member]:
     Raises `ValueError` where the top level is malformed. The insides of values are not checked beyond their
     strings and the number of their brackets: the callers have parsed the document before.
     """
-    at = _expect(data, _blank(data, 0), b"{")
+    at = _blank(data, _expect(data, _blank(data, 0), b"{"))
     found: list[Member] = []
-    at = _blank(data, at)
     while found or data[at : at + 1] != b"}":
-        found.append(_member(data, at))
-        at = _blank(data, found[-1].value_end)
+        member, at = _member(data, at)
+        found.append(member)
         if data[at : at + 1] != b",":
             break
         at = _blank(data, at + 1)
@@ -122,25 +122,23 @@ def members(data: bytes) -> list[Member]:
     return found
 
 
-def _member(data: bytes, start: int) -> Member:
-    key = _KEY.match(data, start)
-    if key is None:
-        raise ValueError(f"no member at byte {start}")
-    quoted = key[1]
-    name = json.loads(quoted) if b"\\" in quoted else quoted[1:-1].decode()
-    return Member(name, start, key.end(), _value_end(data, key.end()))
-
-
-def _value_end(data: bytes, start: int) -> int:
-    if data[start : start + 1] in (b"[", b"{"):
-        return _container_end(data, start)
-    scalar = _SCALAR.match(data, start)
-    if scalar is None:
-        raise ValueError(f"no value at byte {start}")
-    return scalar.end()
+def _member(data: bytes, at: int) -> tuple[Member, int]:
+    """Read the member that begins here; returns it and where the comma or the brace behind it stands."""
+    match = _MEMBER.match(data, at)
+    if match is None:
+        raise ValueError(f"no member at byte {at}")
+    quoted = match[1]
+    key = json.loads(quoted) if b"\\" in quoted else quoted[1:-1].decode()
+    start, end = match.span(2)
+    if start >= 0:
+        return Member(key, at, start, end), match.end()
+    end = _container_end(data, match.end())
+    return Member(key, at, match.end(), end), _blank(data, end)
 
 
 def _container_end(data: bytes, start: int) -> int:
+    if data[start : start + 1] not in {b"[", b"{"}:
+        raise ValueError(f"no value at byte {start}")
     depth = 0
     for token in _STRUCTURE.finditer(data, start):
         first = data[token.start()]

@@ -25,6 +25,13 @@ _SENT_UNASKED = (
 )
 
 
+def check_mode(mode: str) -> str:
+    """Return a mode, or raise `ValueError` naming those there are."""
+    if mode not in MODES:
+        raise ValueError(f"must be one of {', '.join(MODES)}")
+    return mode
+
+
 def mode_for(configured: Iterable[str | None], *, default: str, host: str) -> str:
     """Return the mode: the first configured one (of the key, then of the upstream), or the default.
 

@@ -167,10 +167,10 @@ def sum_choices(usages: Sequence[Mapping[str, object]]) -> ReportedUsage:
         name: (_sum if name in _SUMMED else _max)([getattr(each, name) for each in choices])
         for name in _ALIASES
     }
-    if all(each.total_tokens is not None for each in choices):
-        # Each total says the prompt again.
-        beyond = _sum([(each.total_tokens or 0) - (each.prompt_tokens or 0) for each in choices])
-        counts["total_tokens"] = (counts["prompt_tokens"] or 0) + (beyond or 0)
+    # Each total says the prompt again, so only what goes beyond it adds up.
+    known = [each.total_tokens for each in choices if each.total_tokens is not None]
+    again = sum(each.prompt_tokens or 0 for each in choices) - (counts["prompt_tokens"] or 0)
+    counts["total_tokens"] = max(0, sum(known) - again) if len(known) == len(choices) else None
     flags = [flag for each in choices for flag in each.anomalies]
     return ReportedUsage(**counts, anomalies=unique([*flags, "choice_usage_summed"]))
 

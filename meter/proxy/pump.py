@@ -67,6 +67,7 @@ class Pump:
         self._stripper: Stripper | None = None
         self._status: int | None = None
         self._ttfb_ms: int | None = None
+        self._anomalies: list[str] = []
         self._last = b""
         self._whole = False
         self.complete = False
@@ -140,10 +141,17 @@ class Pump:
             count_tokens=self._count_tokens,
         )
         headers = for_client(exchange.headers, self._attempt.event_id)
-        if self._plan.strips and is_event_stream(content_type) and not encoding:
-            self._stripper = Stripper()
-            headers = [(name, value) for name, value in headers if name != b"content-length"]
+        if self._plan.strips and is_event_stream(content_type):
+            headers = self._strip(headers, encoding)
         self._head.set_result(Head(exchange.status, headers))
+
+    def _strip(self, headers: Pairs, encoding: str) -> Pairs:
+        if encoding not in {"", "identity"}:
+            # It was asked not to compress; what cannot be read as a stream of events passes as it is.
+            self._anomalies.append("not_stripped")
+            return headers
+        self._stripper = Stripper()
+        return [(name, value) for name, value in headers if name != b"content-length"]
 
     async def _read(self, exchange: Exchange) -> None:
         length = value_of(exchange.headers, b"content-length")
@@ -187,8 +195,13 @@ class Pump:
             status=self._status,
             ttfb_ms=self._ttfb_ms,
             duration_ms=self._ms_since(started),
+            anomalies=self._anomalies_found(),
         )
         self._settle(conclude(self._attempt, ending, self._tap.finish() if self._tap else None))
+
+    def _anomalies_found(self) -> tuple[str, ...]:
+        gave_up = self._stripper is not None and self._stripper.gave_up
+        return (*self._anomalies, *(["not_stripped"] if gave_up else []))
 
     async def _hand_over_end(self) -> None:
         await self._queue_up(self._last)

@@ -74,6 +74,15 @@ def revoke(database: Database, reference: str, now: datetime) -> Key:
         return _find(connection, key.id)
 
 
+def change(database: Database, reference: str, *, stream_usage: str | None) -> Key:
+    """Change how a key's streams are metered; `None` leaves it to the upstream and the settings."""
+    with database.write() as connection:
+        key = _find(connection, reference)
+        changed = sa.update(api_keys).where(api_keys.c.id == key.id).values(stream_usage=stream_usage)
+        connection.execute(changed)
+        return _find(connection, key.id)
+
+
 def _find(connection: sa.Connection, reference: str) -> Key:
     row = connection.execute(_JOINED.where(api_keys.c.id == reference)).first()
     if row is not None:
@@ -96,4 +105,5 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        stream_usage=row.stream_usage,
     )

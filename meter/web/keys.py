@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 import msgspec
-from litestar import Controller, delete, get, post
+from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
@@ -18,6 +19,13 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     team: str
     name: str | None = None
     expires_at: datetime | None = None
+
+
+class KeyChange(msgspec.Struct, forbid_unknown_fields=True):
+    """What to change of a key."""
+
+    stream_usage: Literal["ensure", "always_sent", "observe"] | None
+    """How its streams are metered; null is as the upstream and the settings say."""
 
 
 class IssuedKey(msgspec.Struct):
@@ -43,6 +51,7 @@ class Keys:
     issue: Callable[[str, str | None, datetime | None], tuple[Key, str]]
     list_all: Callable[[str | None], list[Key]]
     revoke: Callable[[str], Key]
+    change: Callable[[str, str | None], Key]
 
 
 class KeyController(Controller):
@@ -61,6 +70,11 @@ class KeyController(Controller):
     def list_all(self, keys: NamedDependency[Keys], team: FromQuery[str | None] = None) -> KeyList:
         """List all keys, or those of one team."""
         return KeyList(keys.list_all(team))
+
+    @patch("/{key_id:str}", sync_to_thread=True, summary="Change a key")
+    def change(self, key_id: FromPath[str], data: JSONBody[KeyChange], keys: NamedDependency[Keys]) -> Key:
+        """Change how a key's streams are metered."""
+        return keys.change(key_id, data.stream_usage)
 
     @delete("/{key_id:str}", sync_to_thread=True, status_code=200, summary="Revoke a key")
     def revoke(self, key_id: FromPath[str], keys: NamedDependency[Keys]) -> Key:

@@ -1,0 +1,193 @@
+"""Events add up to the same lines in any order and any portions."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meter.core.events import Outcome, UsageEvent, UsageSource
+from meter.core.rollup import COUNTS, Line, LineKey, fold
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+counts = st.integers(0, 10**9)
+costs = st.none() | st.integers(0, 10**18)
+
+
+def make(*, at: datetime = NOON, **fields: object) -> UsageEvent:
+    """Make an event, of one key unless told otherwise."""
+    values: dict[str, object] = {
+        "event_id": "019ab1c2-0000-7000-8000-000000000000",
+        "started_at": at,
+        "team_id": "team",
+        "key_id": "key",
+        "route": "chat.completions",
+        "upstream": "upstream",
+        "model_requested": "model",
+        "stream": False,
+        "outcome": Outcome.OK,
+        "usage_source": UsageSource.REPORTED,
+    }
+    return UsageEvent(**values | fields)  # type: ignore[arg-type]
+
+
+events = st.builds(
+    make,
+    at=st.integers(0, 7200).map(lambda seconds: NOON + timedelta(seconds=seconds)),
+    team_id=st.sampled_from(["t1", "t2"]),
+    key_id=st.sampled_from(["k1", "k2"]),
+    upstream=st.sampled_from(["u1", "u2"]),
+    model_requested=st.sampled_from(["m1", "m2"]),
+    model_served=st.sampled_from([None, "m1", "m3"]),
+    outcome=st.sampled_from(Outcome),
+    usage_source=st.sampled_from(UsageSource),
+    prompt_tokens=counts,
+    completion_tokens=counts,
+    cached_tokens=counts,
+    cache_write_tokens=counts,
+    reasoning_tokens=counts,
+    cost=costs,
+    upstream_cost=costs,
+)
+
+
+def plus(folded: Iterable[dict[LineKey, Line]]) -> dict[LineKey, Line]:
+    """Add foldings up, as the database does with the lines that it has."""
+    added: dict[LineKey, Line] = {}
+    for lines in folded:
+        for key, line in lines.items():
+            before = added.get(key, Line())
+            added[key] = Line(**{name: getattr(before, name) + getattr(line, name) for name in COUNTS})
+    return added
+
+
+@given(st.lists(events, max_size=30), st.randoms(use_true_random=False))
+def test_the_order_does_not_matter(drawn: list[UsageEvent], random: Random) -> None:
+    """Events fold to the same lines in any order."""
+    shuffled = list(drawn)
+    random.shuffle(shuffled)
+
+    assert fold(shuffled) == fold(drawn)
+
+
+@given(st.lists(st.lists(events, max_size=8), max_size=8))
+def test_the_portions_do_not_matter(batches: list[list[UsageEvent]]) -> None:
+    """Events fold to the same lines at once and batch by batch."""
+    together = fold(event for batch in batches for event in batch)
+
+    assert plus(fold(batch) for batch in batches) == together
+
+
+@given(st.lists(events, max_size=30))
+def test_the_lines_sum_up_to_the_events(drawn: list[UsageEvent]) -> None:
+    """Nothing is lost and nothing is counted twice, whatever lines there are."""
+    lines = fold(drawn).values()
+
+    assert sum(line.requests for line in lines) == len(drawn)
+    assert sum(line.errors for line in lines) == sum(event.failed for event in drawn)
+    for name in (
+        "prompt_tokens",
+        "completion_tokens",
+        "cached_tokens",
+        "cache_write_tokens",
+        "reasoning_tokens",
+    ):
+        assert sum(getattr(line, name) for line in lines) == sum(getattr(event, name) for event in drawn)
+    assert sum(line.cost for line in lines) == sum(event.cost or 0 for event in drawn)
+    assert sum(line.upstream_cost for line in lines) == sum(event.upstream_cost or 0 for event in drawn)
+    unpriced = [event for event in drawn if event.cost is None]
+    assert sum(line.unpriced_requests for line in lines) == len(unpriced)
+    assert sum(line.unpriced_tokens for line in lines) == sum(event.total_tokens for event in unpriced)
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (
+            make(
+                prompt_tokens=10,
+                completion_tokens=5,
+                cached_tokens=4,
+                cache_write_tokens=2,
+                reasoning_tokens=3,
+                cost=70,
+                upstream_cost=80,
+            ),
+            Line(
+                requests=1,
+                prompt_tokens=10,
+                completion_tokens=5,
+                cached_tokens=4,
+                cache_write_tokens=2,
+                reasoning_tokens=3,
+                cost=70,
+                upstream_cost=80,
+            ),
+        ),
+        # Free is not unpriced.
+        (make(prompt_tokens=1, cost=0), Line(requests=1, prompt_tokens=1)),
+        (
+            make(prompt_tokens=1, completion_tokens=1),
+            Line(requests=1, prompt_tokens=1, completion_tokens=1, unpriced_requests=1, unpriced_tokens=2),
+        ),
+        (
+            make(
+                prompt_tokens=3,
+                completion_tokens=4,
+                cost=1,
+                usage_source=UsageSource.ESTIMATED,
+                outcome=Outcome.CLIENT_CLOSED,
+            ),
+            Line(
+                requests=1,
+                prompt_tokens=3,
+                completion_tokens=4,
+                cost=1,
+                estimated_requests=1,
+                estimated_tokens=7,
+            ),
+        ),
+        (
+            make(prompt_tokens=3, completion_tokens=4, cost=1, usage_source=UsageSource.INVALID),
+            Line(
+                requests=1, prompt_tokens=3, completion_tokens=4, cost=1, invalid_requests=1, invalid_tokens=7
+            ),
+        ),
+        (
+            make(cost=0, usage_source=UsageSource.NONE, outcome=Outcome.UPSTREAM_ERROR, status=429),
+            Line(requests=1, errors=1),
+        ),
+    ],
+)
+def test_what_one_event_counts_for(event: UsageEvent, expected: Line) -> None:
+    """One event makes one line with its own numbers; what is not reported is counted beside."""
+    assert list(fold([event]).values()) == [expected]
+
+
+def test_a_line_is_a_quarter_hour_of_one_combination() -> None:
+    """Another quarter, team, key, upstream or model is another line; the served model counts."""
+    last = NOON + timedelta(minutes=14, seconds=59)
+    drawn = [
+        make(),
+        make(at=last),
+        make(at=NOON + timedelta(minutes=15)),
+        make(team_id="other"),
+        make(key_id="other"),
+        make(upstream="other"),
+        make(model_served="other"),
+        make(model_requested="alias", model_served="model"),
+    ]
+
+    lines = fold(drawn)
+
+    key = LineKey(NOON, "team", "key", "upstream", "model")
+    assert lines[key].requests == 3
+    assert len(lines) == 6
+    assert lines[LineKey(NOON, "team", "key", "upstream", "other")].requests == 1
+
+
+def test_nothing_folds_to_nothing() -> None:
+    """No events make no lines."""
+    assert fold([]) == {}
