@@ -124,11 +124,14 @@ class Meter:
         """Stop the process, and return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        status = self.process.wait(WAIT_SECONDS_MAX)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        self.database.dispose()
-        return status
+        try:
+            return self.process.wait(WAIT_SECONDS_MAX)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+            self.database.dispose()
 
     def _read_notes(self) -> str:
         assert self.process.stdout is not None

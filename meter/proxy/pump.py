@@ -89,6 +89,8 @@ class Pump:
             self._stop(Outcome.CLIENT_CLOSED, self._plan.hangup_grace_seconds)
             while not self._queue.empty():
                 self._queue.get_nowait()
+            # Whoever waits for the next chunk on the client's side waits no longer.
+            self._queue.put_nowait(None)
 
     def interrupt(self) -> None:
         """End the attempt now, because meter is shutting down."""

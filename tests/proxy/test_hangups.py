@@ -18,7 +18,8 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 45, "total_tokens": 54}
 CONTENT = [event({"choices": [{"delta": {"content": "a"}}]}) for _ in range(EVENTS)]
 WHOLE = b"".join([*CONTENT, event({"choices": [], "usage": USAGE}), DONE])
 OFFSETS = range(len(WHOLE) + 1)
-USAGE_AT = WHOLE.index(b'"usage"')
+# The blank line behind an event adds nothing to what it says.
+USAGE_COMPLETE_AT = WHOLE.index(DONE) - len(b"\n\n")
 AT_ONCE = 100
 
 
@@ -81,7 +82,7 @@ def running(folder: Path, upstream: FakeUpstream, grace: float) -> AbstractConte
     return server.running(folder / "data", upstream_url=upstream.url, hangup_grace_seconds=grace)
 
 
-@pytest.mark.parametrize("grace", [0, 0.5])
+@pytest.mark.parametrize("grace", [0, 5])
 def test_a_client_that_hangs_up_and_an_upstream_that_stalls(
     grace: float, upstream: FakeUpstream, tmp_path: Path
 ) -> None:
@@ -97,7 +98,7 @@ def test_a_client_that_hangs_up_and_an_upstream_that_stalls(
         found = run(meter, lambda offset: read_and_hang_up(meter, meter.first_key, offset), meter.first_key)
 
     for offset, charged in found.items():
-        reported = offset >= WHOLE.index(DONE)
+        reported = offset >= USAGE_COMPLETE_AT
         assert charged.outcome is Outcome.CLIENT_CLOSED
         assert charged.completion_tokens >= emitted(offset)
         assert charged.prompt_tokens > 0
