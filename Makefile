@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter.toml)),,--sample)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test check fmt lock clean
+.PHONY: help install install-dev run test cases check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ run: install ## Start meter on an embedded SQLite database
 
 test: install-dev ## Run every test that needs no server of its own
 	$(BIN)/pytest -n auto --dist worksteal -q
+
+cases: install-dev ## Run every recorded case through the proxy at 200 random splittings (minutes)
+	METER_TEST_SPLITTINGS=200 $(BIN)/pytest -n auto -q tests/proxy/test_cases.py
 
 check: install-dev ## Lint, types, format, and the migrations' consistency
 	$(BIN)/ruff check .

@@ -63,7 +63,12 @@ class Connection:
         assert parts.hostname is not None
         self.host = parts.netloc
         self.socket = socket.create_connection((parts.hostname, parts.port), SECONDS_MAX)
-        self.received = b""
+        self._received = bytearray()
+
+    @property
+    def received(self) -> bytes:
+        """Everything received so far."""
+        return bytes(self._received)
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are."""
@@ -71,17 +76,17 @@ class Connection:
 
     def read_until(self, mark: bytes) -> bytes:
         """Read until the bytes have come, and return everything received so far."""
-        while mark not in self.received:
+        while mark not in self._received:
             data = self.socket.recv(65536)
             assert data, f"the connection ended before {mark!r} came: {self.received!r}"
-            self.received += data
+            self._received += data
         return self.received
 
     def read_to_end(self) -> bytes:
         """Read until the other side closes, and return everything received."""
         try:
-            while data := self.socket.recv(65536):
-                self.received += data
+            while data := self.socket.recv(1 << 20):
+                self._received += data
         except ConnectionResetError:
             pass
         return self.received
@@ -158,15 +163,15 @@ def parse(raw: bytes) -> Answer:
 
 
 def _dechunk(body: bytes) -> tuple[bytes, bool]:
-    joined = b""
-    while True:
-        size, found, rest = body.partition(b"\r\n")
-        if not found:
-            return joined, False
-        length = int(size, 16)
+    pieces: list[bytes] = []
+    at = 0
+    while (line_end := body.find(b"\r\n", at)) >= 0:
+        length = int(body[at:line_end], 16)
         if length == 0:
-            return joined, True
-        joined += rest[:length]
-        if len(rest) < length + 2:
-            return joined, False
-        body = rest[length + 2 :]
+            return b"".join(pieces), True
+        start = line_end + 2
+        pieces.append(body[start : start + length])
+        at = start + length + 2
+        if at > len(body):
+            break
+    return b"".join(pieces), False

@@ -6,7 +6,9 @@ characters and errs high, since an estimate guards budgets:
 
 | characters | tokens | what tokenizers do, roughly |
 |---|---|---|
-| ASCII letters | 1/3 | words take 1.1 to 1.6 tokens of 4.7 letters; identifiers and base64 more |
+| ASCII letters | 1/3, at least 1 a word | words take 1.1 to 1.6 tokens of 4.7 letters; identifiers and base64
+more
+|
 | digits | 1 | Gemini, Qwen and older Llamas: 1 a digit; OpenAI: 1 for three |
 | ASCII punctuation | 1 | 1, or less where signs follow each other, as in JSON |
 | line ends, tabs | 1 | 1, with the indentation that follows |
@@ -35,6 +37,8 @@ REQUEST_TOKENS = 3
 _BLOCK_LENGTH = 4096
 
 _LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# Every letter becomes an `a` and everything else a blank, so that words can be counted by their beginnings.
+_WORD_SHAPE = bytes(ord("a") if code in _LETTERS else ord(" ") for code in range(0x100))
 _BEYOND_ASCII = bytes(range(0x80, 0x100))
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _CALL_FIELDS = ("name", "arguments", "input")
@@ -49,7 +53,9 @@ def count_tokens(text: str) -> int:
     letters = len(ascii_only) - len(rest)
     blanks = rest.count(b" ")
     # In sixths of a token, so that the parts are rounded once.
-    sixths = 2 * letters + 6 * (len(rest) - blanks) + 3 * (len(raw) - len(ascii_only))
+    shape = raw.translate(_WORD_SHAPE)
+    words = shape.count(b" a") + shape.startswith(b"a")
+    sixths = max(2 * letters, 6 * words) + 6 * (len(rest) - blanks) + 3 * (len(raw) - len(ascii_only))
     sixths += 6 * raw.count(b"    ")
     return max(-(-sixths // 6), 1 if raw else 0)
 

@@ -1,21 +1,14 @@
-r"""JSON at the level of bytes: read exactly, kept within bounds, and found where it stands.
+r"""JSON at the level of bytes: the members of an object, found where they stand.
 
-Upstreams write JSON that strict parsers refuse and numbers that floats cannot hold, so documents are
-read leniently and numbers as decimals. And a parser forgets how a value was written: the order, the blanks,
-`1.0` against `1`, `\u00e9` against `é`. A proxy that promises the same bytes edits the bytes, and `members`
-tells it where they are.
+A parser forgets how a value was written: the order, the blanks, `1.0` against `1`, `\u00e9` against `é`. A
+proxy that promises the same bytes edits the bytes, and `members` tells it where they are.
 """
 
 import json
 import re
-from decimal import Decimal, InvalidOperation
 
 import msgspec
 
-TEXT_LENGTH_MAX = 256
-
-# Legal in JSON strings, and refused by UTF-8 (lone surrogates) or by PostgreSQL (NUL).
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 # Possessive throughout: no backtracking, so the time is linear also on malformed input.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _BLANK = re.compile(rb"[ \t\r\n]*+")
@@ -37,69 +30,6 @@ class Member(msgspec.Struct, frozen=True):
     """The opening quote of the key."""
     value_start: int
     value_end: int
-
-
-def _decimal(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        # An exponent that not even a decimal can hold.
-        return Decimal("NaN")
-
-
-_DECODER = msgspec.json.Decoder(float_hook=_decimal)
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
-
-
-def parse_object(data: bytes) -> dict[str, object] | None:
-    """Read a JSON object, fractions as `Decimal`; `None` for everything else.
-
-    NaN, lone surrogates, a byte order mark and broken UTF-8 are tolerated; of duplicate members the last
-    one counts.
-    """
-    try:
-        document = _DECODER.decode(data)
-    except RecursionError:
-        return None
-    except ValueError:
-        document = _parse_leniently(data)
-    return document if isinstance(document, dict) else None
-
-
-def _parse_leniently(data: bytes) -> object:
-    try:
-        return json.loads(data.decode("utf-8-sig", "replace"), parse_float=_decimal)
-    except (ValueError, RecursionError):
-        return None
-
-
-def storable(text: str) -> str:
-    """Cut a text to `TEXT_LENGTH_MAX` and put U+FFFD for what cannot be stored as UTF-8 text everywhere."""
-    return _UNSTORABLE.sub("\ufffd", text[:TEXT_LENGTH_MAX])
-
-
-def compact_json(value: object, bytes_max: int) -> str | None:
-    """Write what `parse_object` has read, numbers exactly and strings storable; `None` if it is too long.
-
-    What JSON cannot hold (NaN) becomes null.
-    """
-    try:
-        text = _ENCODER.encode(_plain(value)).decode()
-    except RecursionError:
-        return None
-    return text if len(text) <= bytes_max else None
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, dict):
-        return {storable(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | Decimal) and not Decimal(value).is_finite():
-        return None
-    return value
 
 
 def members(data: bytes) -> list[Member]:

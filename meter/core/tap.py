@@ -8,14 +8,14 @@ If a bound trips or the encoding turns out broken, reading stops for good and th
 reported: it may have been a running count. `anomalies` then says why the event has to be estimated.
 """
 
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 import msgspec
 
+from meter.core.documents import TEXT_LENGTH_MAX, compact_json, parse_object, storable
 from meter.core.estimate import RunningCount, choice_texts
-from meter.core.members import TEXT_LENGTH_MAX, compact_json, parse_object, storable
+from meter.core.inflate import Inflater
 from meter.core.sse import EVENT_BYTES_MAX, Event, Events
 from meter.core.usage import (
     TOKENS_MAX,
@@ -33,11 +33,6 @@ DECODED_BYTES_MAX = 32 * 1024 * 1024
 USAGE_BYTES_MAX = 16 * 1024
 CHOICES_MAX = 128
 
-# Data is cut into such pieces when it is inflated, so that a bomb goes off in small parts.
-_PIECE_BYTES = 64 * 1024
-_GZIP_MEMBERS_MAX = 1000
-
-_GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
 _KEPT = ("model", "id", "service_tier", "system_fingerprint")
@@ -117,7 +112,8 @@ class Tap:
         self._answer = _Answer(RunningCount(count_tokens))
         self._stopped_by: str | None = None
         self._observation: Observation | None = None
-        self._inflater: _Inflater | None = None
+        self._inflater: Inflater | None = None
+        self._encoded = False
         self._open(content_encoding, decoded_bytes_max)
 
     @property
@@ -135,11 +131,16 @@ class Tap:
         if inflater is not None and inflater.fault is not None:
             self._stop(inflater.fault)
 
-    def finish(self) -> Observation:
-        """Say what was learned, after any prefix of the response; the same answer every time."""
+    def finish(self, *, cut: bool = False) -> Observation:
+        """Say what was learned, after any prefix of the response; the same answer every time.
+
+        Of a document that was `cut`, which cannot be parsed, all that came counts as text.
+        """
         if self._observation is None:
             if self._stopped_by is None:
-                self._read_rest()
+                self._read_rest(cut=cut)
+            if self._encoded and (self._is_sse is None or self._answer.unparseable):
+                self._stop("undecodable_encoding")
             self._observation = self._answer.observation(self._stopped_by, self._response_cost)
         return self._observation
 
@@ -147,9 +148,11 @@ class Tap:
         codings = [name.strip().lower() for name in content_encoding.split(",")]
         codings = [name for name in codings if name not in {"", "identity"}]
         if codings in (["gzip"], ["x-gzip"], ["deflate"]):
-            self._inflater = _Inflater(decoded_bytes_max)
+            self._inflater = Inflater(decoded_bytes_max)
         elif codings:
-            self._stop("undecodable_encoding")
+            # Some servers name an encoding that they did not apply, so the first bytes decide.
+            self._encoded = True
+            self._declared_sse = False
 
     def _stop(self, why: str) -> None:
         self._stopped_by = self._stopped_by or why
@@ -159,7 +162,9 @@ class Tap:
     def _read(self, piece: bytes) -> None:
         if self._is_sse is None:
             piece = self._recognise(piece)
-        if self._is_sse:
+        if self._encoded and self._is_sse is False and not self._held and not piece.startswith(b"{"):
+            self._stop("undecodable_encoding")
+        elif self._is_sse:
             self._answer.read_events(self._events.feed(piece))
             if self._events.tripped:
                 self._stop("event_too_large")
@@ -187,11 +192,14 @@ class Tap:
             self._is_sse = False
         return opening
 
-    def _read_rest(self) -> None:
+    def _read_rest(self, *, cut: bool) -> None:
         if self._is_sse:
             self._answer.read_events(self._events.finish())
         elif self._is_sse is False or not self._declared_sse:
-            self._answer.read_document(bytes(self._held), whole=True)
+            document = bytes(self._held)
+            self._answer.read_document(document, whole=True)
+            if cut and self._answer.unparseable and b'"choices"' in document:
+                self._answer.emitted.add([document.decode("utf-8", "replace")])
         self._held.clear()
 
 
@@ -209,7 +217,7 @@ class _Answer:
         self._emitted_at_usage = 0
         self._done = False
         self._comments = 0
-        self._unparseable = 0
+        self.unparseable = 0
         self._error: UpstreamError | None = None
         # An ordered set: each once, however often it happens.
         self._anomalies: dict[str, None] = {}
@@ -233,7 +241,7 @@ class _Answer:
     def read_document(self, data: bytes, *, whole: bool = False, named_error: bool = False) -> None:
         document = parse_object(data)
         if document is None:
-            self._unparseable += 1
+            self.unparseable += 1
             document = {}
         self._error = self._error or _error_of(document) or (UpstreamError() if named_error else None)
         for name in _KEPT:
@@ -315,62 +323,12 @@ class _Answer:
             choice_usage=bool(choices),
             done=self._done,
             comments=self._comments,
-            unparseable_events=self._unparseable,
+            unparseable_events=self.unparseable,
             error=self._error,
             emitted_tokens=emitted,
             emitted_since_usage=emitted - self._emitted_at_usage if found else 0,
             anomalies=unique(flag for flag in flags if flag),
         )
-
-
-class _Inflater:
-    """Undoes gzip or deflate in pieces, up to a bound; `fault` says why it stopped."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_left = bytes_max
-        self._members = 0
-        self._unread = b""
-        self._member: zlib._Decompress | None = None
-        self.fault: str | None = None
-
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        self._unread += data
-        full = False
-        while self.fault is None and (full or self._unread) and (member := self._current()) is not None:
-            piece = self._next_piece(member)
-            full = len(piece) == _PIECE_BYTES
-            yield piece
-
-    def _current(self) -> "zlib._Decompress | None":
-        """Return the member that is being read; gzip may have several, one after the other."""
-        if self._member is None and len(self._unread) >= len(_GZIP_MAGIC):
-            if self._members and not self._unread.startswith(_GZIP_MAGIC):
-                # Padding behind the end, which every reader of gzip ignores.
-                self._unread = b""
-                return None
-            self._members += 1
-            self._member = zlib.decompressobj(_window_bits(self._unread))
-        return self._member
-
-    def _next_piece(self, member: "zlib._Decompress") -> bytes:
-        try:
-            piece = member.decompress(self._unread, _PIECE_BYTES)
-        except zlib.error:
-            self.fault = "corrupt_encoding"
-            return b""
-        self._unread = member.unconsumed_tail
-        if member.eof:
-            self._unread, self._member = member.unused_data, None
-        self._bytes_left -= len(piece)
-        if self._bytes_left < 0 or self._members > _GZIP_MEMBERS_MAX:
-            self.fault = "body_too_large"
-        return piece
-
-
-def _window_bits(start: bytes) -> int:
-    """Tell gzip and zlib from raw deflate: `deflate` means either of the latter two on the wire."""
-    is_zlib = start[0] & 0x0F == zlib.DEFLATED and int.from_bytes(start[:2], "big") % 31 == 0
-    return zlib.MAX_WBITS | 32 if is_zlib or start.startswith(_GZIP_MAGIC) else -zlib.MAX_WBITS
 
 
 def _error_of(document: _Document) -> UpstreamError | None:

@@ -199,7 +199,9 @@ class Pump:
             duration_ms=self._ms_since(started),
             anomalies=self._anomalies_found(),
         )
-        self._settle(conclude(self._attempt, ending, self._tap.finish() if self._tap else None))
+        self._settle(
+            conclude(self._attempt, ending, self._tap.finish(cut=not self._whole) if self._tap else None)
+        )
 
     def _anomalies_found(self) -> tuple[str, ...]:
         gave_up = self._stripper is not None and self._stripper.gave_up

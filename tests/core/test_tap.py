@@ -23,10 +23,9 @@ CASES: list[dict[str, Any]] = [json.loads(line) for line in DATA.read_text().spl
 SSE = "text/event-stream"
 JSON = "application/json"
 
-# A parser that does not recurse may read these; and brotli is not in the standard library.
+# A parser that does not recurse may read these.
 EITHER = {"nasty-deep-nesting"}
-UNREADABLE = {"nasty-br-body"}
-READABLE = [case for case in CASES if case["id"] not in UNREADABLE | EITHER]
+READABLE = [case for case in CASES if case["id"] not in EITHER]
 
 by_id = pytest.mark.parametrize("case", READABLE, ids=lambda case: str(case["id"]))
 
@@ -613,14 +612,39 @@ def test_an_encoding_beyond_the_standard_library_is_not_read(encoding: str) -> N
     assert observation.upstream_cost == Decimal("0.5")
 
 
-def test_a_brotli_body_is_not_read() -> None:
-    """The recorded case with brotli, which the standard library has not, is flagged."""
+@pytest.mark.parametrize("size", [1, 5, 10_000])
+def test_a_body_that_is_encoded_in_name_only_is_read(size: int) -> None:
+    """Some servers name an encoding that they did not apply: the recorded case with brotli is plain JSON."""
     case = next(case for case in CASES if case["id"] == "nasty-br-body")
-    tap = tap_for(case)
 
-    tap.feed(wire(case))
+    observation = observe(wire(case), JSON, pieces=size, content_encoding="br")
 
-    assert tap.finish().anomalies == ("undecodable_encoding",)
+    assert observation.usage == TokenUsage(10, 2)
+    assert observation.anomalies == ()
+
+
+@pytest.mark.parametrize("opening", [b"{\x8b\x01", b"\x1b{", b"data", b"["])
+@pytest.mark.parametrize("content_type", [SSE, JSON])
+def test_what_only_begins_like_text_is_not_read(opening: bytes, content_type: str) -> None:
+    """A compressed body that happens to begin like JSON or like a stream is flagged all the same."""
+    observation = observe(opening, content_type, pieces=1, content_encoding="br")
+
+    assert observation.usage is None
+    assert observation.anomalies == ("undecodable_encoding",)
+
+
+def test_a_cut_document_counts_as_it_came() -> None:
+    """A completion cut before its usage is charged for all of its text, and an embedding for none."""
+    completion = b'{"choices":[{"message":{"content":"' + b"word " * 100
+    embedding = b'{"data":[{"embedding":[0.1,0.2,' + b"0.3," * 100
+    taps = [Tap(content_type=JSON, count_tokens=count_tokens) for _ in range(3)]
+
+    for tap, body in zip(taps, [completion, embedding, completion], strict=True):
+        tap.feed(body)
+
+    assert taps[0].finish(cut=True).emitted_tokens >= 100
+    assert taps[1].finish(cut=True).emitted_tokens == 0
+    assert taps[2].finish().emitted_tokens == 0
 
 
 def test_deep_nesting_is_no_crash() -> None:

@@ -1,0 +1,245 @@
+"""Metrics count what was settled, under labels that no client can multiply."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from meter import __version__
+from meter.core.events import Outcome, UsageEvent, UsageSource
+from meter.metrics import CONTENT_TYPE, MODELS_NAMED_MAX, OTHER, Metrics
+
+TEAM = "search"
+KINDS = {"prompt": 10, "completion": 5, "cached": 4, "cache_write": 2, "reasoning": 3}
+
+
+def make(model: str = "m", **fields: object) -> UsageEvent:
+    """Make an event that ended well, unless told otherwise."""
+    values: dict[str, object] = {
+        "event_id": "019ab1c2-0000-7000-8000-000000000000",
+        "started_at": datetime(2026, 11, 23, tzinfo=UTC),
+        "team_id": "team-id",
+        "key_id": "key-id",
+        "route": "chat.completions",
+        "upstream": "upstream",
+        "model_requested": model,
+        "stream": False,
+        "outcome": Outcome.OK,
+        "usage_source": UsageSource.REPORTED,
+        "status": 200,
+        **{f"{kind}_tokens": count for kind, count in KINDS.items()},
+    }
+    return UsageEvent(**values | fields)  # type: ignore[arg-type]
+
+
+def samples(metrics: Metrics) -> Iterator[Sample]:
+    """Read the page as Prometheus does."""
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        yield from family.samples
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """Return the value of one series."""
+    found = [sample.value for sample in samples(metrics) if sample.name == name and sample.labels == labels]
+    return found[0] if found else None
+
+
+def series(metrics: Metrics) -> set[tuple[str, frozenset[tuple[str, str]]]]:
+    """Return the names and labels of all series."""
+    return {(sample.name, frozenset(sample.labels.items())) for sample in samples(metrics)}
+
+
+def test_an_event_is_counted() -> None:
+    """One event counts once, under its team, its model and its outcome."""
+    metrics = Metrics()
+
+    metrics.observe(make(cost=1_500_000_000_000, ttfb_ms=120), TEAM)
+
+    assert value(metrics, "meter_requests_total", team=TEAM, model="m", outcome="ok") == 1
+    assert value(metrics, "meter_cost_usd_total", team=TEAM, model="m") == 1.5
+    assert value(metrics, "meter_unpriced_total", team=TEAM, model="m") is None
+    assert value(metrics, "meter_usage_source_total", source="reported") == 1
+    assert value(metrics, "meter_usage_source_tokens_total", source="reported") == 15
+    assert value(metrics, "meter_ttfb_seconds_count") == 1
+    assert value(metrics, "meter_ttfb_seconds_sum") == pytest.approx(0.12)
+
+
+def test_every_kind_of_token_is_counted() -> None:
+    """Tokens are counted by kind, the kinds are those of the columns, and there are no others."""
+    metrics = Metrics()
+
+    for _ in range(2):
+        metrics.observe(make(), TEAM)
+
+    found = {
+        sample.labels["kind"]: sample.value
+        for sample in samples(metrics)
+        if sample.name == "meter_tokens_total"
+    }
+    assert found == {kind: 2 * count for kind, count in KINDS.items()}
+
+
+def test_an_unpriced_event_is_counted_as_such() -> None:
+    """An unknown cost is no zero: it is counted in a metric of its own."""
+    metrics = Metrics()
+
+    metrics.observe(make(cost=None), TEAM)
+    metrics.observe(make(cost=0), TEAM)
+
+    assert value(metrics, "meter_unpriced_total", team=TEAM, model="m") == 1
+    assert value(metrics, "meter_cost_usd_total", team=TEAM, model="m") == 0
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_outcomes_are_labels_by_value(outcome: Outcome) -> None:
+    """Every outcome is a label by the name that the ledger has for it."""
+    metrics = Metrics()
+
+    metrics.observe(make(outcome=outcome), TEAM)
+
+    assert value(metrics, "meter_requests_total", team=TEAM, model="m", outcome=outcome.value) == 1
+
+
+@pytest.mark.parametrize("source", UsageSource)
+def test_sources_are_labels_by_value(source: UsageSource) -> None:
+    """Every source of counts is a label by the name that the ledger has for it."""
+    metrics = Metrics()
+
+    metrics.observe(make(usage_source=source), TEAM)
+
+    assert value(metrics, "meter_usage_source_total", source=source.value) == 1
+
+
+def test_the_served_model_is_named() -> None:
+    """The model that answered is the label, not the one that was asked for."""
+    metrics = Metrics()
+
+    metrics.observe(make("alias", model_served="served"), TEAM)
+
+    assert value(metrics, "meter_requests_total", team=TEAM, model="served", outcome="ok") == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (Outcome.UPSTREAM_ERROR, 404),
+        (Outcome.UPSTREAM_ERROR, 302),
+        (Outcome.UPSTREAM_ERROR, 500),
+        (Outcome.UNREACHABLE, None),
+        (Outcome.INTERRUPTED, None),
+        (Outcome.CLIENT_CLOSED, None),
+    ],
+)
+def test_a_model_that_never_answered_is_other(outcome: Outcome, status: int | None) -> None:
+    """A name becomes a label only by an answer of success; until then it is `other`."""
+    metrics = Metrics()
+
+    metrics.observe(make("made-up", outcome=outcome, status=status), TEAM)
+
+    assert value(metrics, "meter_requests_total", team=TEAM, model=OTHER, outcome=outcome.value) == 1
+    assert b"made-up" not in metrics.render()
+
+
+def test_a_known_model_keeps_its_name_when_it_fails() -> None:
+    """Once a model has answered, its failures are counted under its name."""
+    metrics = Metrics()
+    metrics.observe(make("m"), TEAM)
+
+    metrics.observe(make("m", outcome=Outcome.UPSTREAM_ERROR, status=500), TEAM)
+
+    assert value(metrics, "meter_requests_total", team=TEAM, model="m", outcome="upstream_error") == 1
+
+
+def test_made_up_models_make_no_series() -> None:
+    """50,000 names that no upstream knows leave the number of series as it is."""
+    metrics = Metrics()
+    metrics.observe(make("m"), TEAM)
+    failed = {"outcome": Outcome.UPSTREAM_ERROR, "status": 404, "usage_source": UsageSource.NONE, "cost": 0}
+    metrics.observe(make("first", **failed), TEAM)
+    before = series(metrics)
+
+    for number in range(50_000):
+        metrics.observe(make(f"made-up-{number}", **failed), TEAM)
+
+    assert series(metrics) == before
+    found = value(metrics, "meter_requests_total", team=TEAM, model=OTHER, outcome="upstream_error")
+    assert found == 50_001
+
+
+def test_an_upstream_that_knows_every_name_makes_few_series() -> None:
+    """Where every name is answered, the first two hundred are named, the rest is `other`."""
+    metrics = Metrics()
+
+    for number in range(2000):
+        metrics.observe(make(f"made-up-{number}"), TEAM)
+
+    models = {
+        sample.labels["model"]: sample.value
+        for sample in samples(metrics)
+        if sample.name == "meter_requests_total"
+    }
+    assert len(models) == MODELS_NAMED_MAX + 1 == 201
+    assert models[OTHER] == 2000 - MODELS_NAMED_MAX
+    assert models["made-up-199"] == 1
+
+
+def test_refusals_are_counted_by_reason() -> None:
+    """A refusal counts under the code of its error."""
+    metrics = Metrics()
+
+    for reason in ("invalid_api_key", "invalid_api_key", "not_found"):
+        metrics.refuse(reason)
+
+    assert value(metrics, "meter_refusals_total", reason="invalid_api_key") == 2
+    assert value(metrics, "meter_refusals_total", reason="not_found") == 1
+
+
+def test_anomalies_are_counted_by_name() -> None:
+    """Odd usage is counted by what was odd."""
+    metrics = Metrics()
+
+    metrics.observe(make(anomalies=("total_mismatch", "string_tokens")), TEAM)
+
+    assert value(metrics, "meter_usage_anomalies_total", anomaly="total_mismatch") == 1
+    assert value(metrics, "meter_usage_anomalies_total", anomaly="string_tokens") == 1
+
+
+def test_a_gauge_is_read_when_it_is_asked_for() -> None:
+    """A gauge shows the number of the moment."""
+    metrics = Metrics()
+    inflight = [1.0]
+    metrics.gauge("meter_inflight_requests", "Upstream attempts under way.", inflight.pop)
+
+    assert value(metrics, "meter_inflight_requests") == 1
+
+
+def test_the_version_that_runs_is_shown() -> None:
+    """A page of metrics says which version counted."""
+    assert value(Metrics(), "meter_build_info", version=__version__) == 1
+
+
+@pytest.mark.parametrize("team", ['a "quoted" team', "back\\slash", "☃", "a{b}c", "=1+1"])
+def test_any_name_renders_and_reads(team: str) -> None:
+    """Whatever a team is called, Prometheus reads the page and finds the name as it is."""
+    metrics = Metrics()
+
+    metrics.observe(make('m"\\'), team)
+
+    assert value(metrics, "meter_requests_total", team=team, model='m"\\', outcome="ok") == 1
+
+
+def test_two_processes_count_apart() -> None:
+    """Each instance has a registry of its own, from zero on."""
+    one, other = Metrics(), Metrics()
+
+    one.observe(make(), TEAM)
+
+    assert value(one, "meter_requests_total", team=TEAM, model="m", outcome="ok") == 1
+    assert value(other, "meter_requests_total", team=TEAM, model="m", outcome="ok") is None
+
+
+def test_the_content_type_is_prometheus_own() -> None:
+    """The page is announced as Prometheus' text."""
+    assert CONTENT_TYPE.startswith("text/plain; version=")
