@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,17 +21,34 @@ def prepare(directory: Path) -> None:
 
 
 def read_or_make(path: Path, make: Callable[[], str]) -> tuple[str, bool]:
-    """Return a secret from its file, made on first use; the second value says whether it was made now."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except FileExistsError:
-        return path.read_text(encoding="ascii").strip(), False
-    secret = make()
+    """Return a secret from its file, made on first use; the second value says whether it was made now.
+
+    The file appears whole or not at all, and whoever comes first decides what is in it.
+    """
+    if not path.exists():
+        draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+        try:
+            secret = make()
+            _write(draft, secret + "\n")
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # Somebody else was first.
+        else:
+            return secret, True
+        finally:
+            draft.unlink(missing_ok=True)
+    found = path.read_text(encoding="ascii").strip()
+    if not found:
+        raise ValueError(f"{path} is empty: put the secret back, or delete the file to have a new one made")
+    return found, False
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secret + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    return secret, True
 
 
 def claim(directory: Path) -> int:

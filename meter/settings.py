@@ -18,6 +18,9 @@ from meter.core.stream_usage import check_mode
 
 DEFAULT_UPSTREAM_URL = "https://api.routerhub.ai/v1"
 CONFIG_FILE = "meter.toml"
+SQLITE_PREFIX = "sqlite:///"
+DATABASE_PREFIXES = (SQLITE_PREFIX, "postgresql://", "postgresql+psycopg://")
+UPSTREAM_NAME_LENGTH_MAX = 64
 PEPPER_LENGTH_MIN = 32
 ADMIN_TOKEN_LENGTH_MIN = 32
 
@@ -62,7 +65,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration, checked."""
 
     data_dir: Path
-    database_url: str
+    database_url: Secret
+    """It may hold a password."""
     host: str
     port: int
     admin_host: str
@@ -85,8 +89,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sqlite_path(self) -> Path | None:
         """Where the SQLite database lies; `None` on another database."""
-        prefix = "sqlite:///"
-        return Path(self.database_url.removeprefix(prefix)) if self.database_url.startswith(prefix) else None
+        url = self.database_url.reveal()
+        return Path(url.removeprefix(SQLITE_PREFIX)) if url.startswith(SQLITE_PREFIX) else None
 
 
 class Setting(NamedTuple):
@@ -97,10 +101,18 @@ class Setting(NamedTuple):
     default: str
     """As it would be written in the environment; empty is unset."""
     help: str
+    quotable: bool = True
+    """Whether a fault may repeat the value, which could hold a password."""
 
 
 def _text(value: str) -> str:
     return value
+
+
+def _database_url(value: str) -> Secret | None:
+    if value and not value.startswith(DATABASE_PREFIXES):
+        raise ValueError(f"must begin with {SQLITE_PREFIX} or postgresql://")
+    return Secret(value) if value else None
 
 
 def _names(value: str) -> tuple[str, ...]:
@@ -143,7 +155,13 @@ def _upstream_url(value: str) -> str:
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("data_dir", _path, "meter-data", "Where the database, the admin token and the pepper lie."),
-    Setting("database_url", _text, "", "The database; unset: SQLite, `meter.db` in the data directory."),
+    Setting(
+        "database_url",
+        _database_url,
+        "",
+        "The database; unset: SQLite, `meter.db` in the data directory.",
+        quotable=False,
+    ),
     Setting("host", _text, "127.0.0.1", "Address of the data listener (`/v1`, `/health`)."),
     Setting("port", _port, "8080", "Port of the data listener."),
     Setting("admin_host", _text, "127.0.0.1", "Address of the control listener (admin API, `/metrics`)."),
@@ -158,7 +176,13 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         "Secret that key digests are made with; unset on SQLite: made at the first start.",
     ),
-    Setting("upstream_url", _upstream_url, "", f"The provider's base URL; unset: `{DEFAULT_UPSTREAM_URL}`."),
+    Setting(
+        "upstream_url",
+        _upstream_url,
+        "",
+        f"The provider's base URL; unset: `{DEFAULT_UPSTREAM_URL}`.",
+        quotable=False,
+    ),
     Setting("upstream_api_key", _secret, "", "The provider's API key; falls back to `ROUTERHUB_API_KEY`."),
     Setting(
         "stream_usage",
@@ -200,19 +224,22 @@ def load(environment: Mapping[str, str], config: Path | None = None, **options: 
     known = {setting.name for setting in SETTINGS} | {"upstreams"}
     faults += [f"{CONFIG_FILE}: there is no setting named {name!r}" for name in document if name not in known]
     upstreams = _upstreams(values, environment, document, faults)
+    values["database_url"] = values["database_url"] or Secret(f"sqlite:///{values['data_dir'] / 'meter.db'}")
+    faults += _secrets_faults(values)
     if faults:
         raise ConfigurationError(faults)
     del values["upstream_url"], values["upstream_api_key"]
-    values["database_url"] = values["database_url"] or f"sqlite:///{values['data_dir'] / 'meter.db'}"
-    settings = Settings(**values, upstreams=upstreams)
-    _check_together(settings)
-    return settings
+    return Settings(**values, upstreams=upstreams)
 
 
 def check_upstream_url(url: str) -> str:
     """Return a base URL without its last slash, or raise `ValueError`; plain HTTP only to this machine."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.hostname is None:
         raise ValueError("must be a URL such as https://api.example.com/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("must have no user, query or fragment; the API key has a setting of its own")
@@ -257,12 +284,16 @@ def _value(
         (f"{CONFIG_FILE}: {setting.name}", document.get(setting.name)),
     )
     place, value = next(((place, value) for place, value in sources if value is not None), ("", None))
-    text = setting.default if value is None else str(value)
+    text = setting.default if value is None else _as_text(value)
     try:
         return setting.read(text)
     except ValueError as fault:
-        faults.append(f"{place}: {_sentence(fault)}, not {text!r}")
+        faults.append(f"{place}: {_sentence(fault)}{f', not {text!r}' if setting.quotable else ''}")
         return setting.read(setting.default)
+
+
+def _as_text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _sentence(fault: ValueError) -> str:
@@ -297,7 +328,8 @@ def _default_upstream(values: Mapping[str, Any], environment: Mapping[str, str])
     if not url and api_key is None:
         return None
     url = url or DEFAULT_UPSTREAM_URL
-    name = "routerhub" if url == DEFAULT_UPSTREAM_URL else urlsplit(url).hostname or url
+    host = urlsplit(url).hostname or "upstream"
+    name = "routerhub" if url == DEFAULT_UPSTREAM_URL else host[:UPSTREAM_NAME_LENGTH_MAX]
     return UpstreamSettings(name=name, url=url, api_key=api_key)
 
 
@@ -307,6 +339,7 @@ def _upstream(
     place = f"{CONFIG_FILE}: upstreams[{number}]"
     try:
         table = msgspec.convert(entry, _UpstreamTable)
+        _check_upstream_name(table.name)
         url = check_upstream_url(table.url)
         mode = check_mode(table.stream_usage) if table.stream_usage else None
     except (msgspec.ValidationError, ValueError) as fault:
@@ -320,6 +353,11 @@ def _upstream(
     )
 
 
+def _check_upstream_name(name: str) -> None:
+    if not 0 < len(name) <= UPSTREAM_NAME_LENGTH_MAX or not name.isprintable():
+        raise ValueError(f"name must have 1 to {UPSTREAM_NAME_LENGTH_MAX} printable characters")
+
+
 class _UpstreamTable(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     url: str
@@ -328,14 +366,14 @@ class _UpstreamTable(msgspec.Struct, forbid_unknown_fields=True):
     stream_usage: str | None = None
 
 
-def _check_together(settings: Settings) -> None:
-    faults = []
-    for name in ("pepper", "admin_token"):
-        secret: Secret | None = getattr(settings, name)
-        length_min = PEPPER_LENGTH_MIN if name == "pepper" else ADMIN_TOKEN_LENGTH_MIN
-        if secret is not None and len(secret.reveal()) < length_min:
-            faults.append(f"METER_{name.upper()}: must be at least {length_min} characters long")
-    if settings.pepper is None and settings.sqlite_path is None:
+def _secrets_faults(values: Mapping[str, Any]) -> list[str]:
+    lengths = (("pepper", PEPPER_LENGTH_MIN), ("admin_token", ADMIN_TOKEN_LENGTH_MIN))
+    faults = [
+        f"METER_{name.upper()}: must be at least {length_min} characters long"
+        for name, length_min in lengths
+        if values[name] is not None and len(values[name].reveal()) < length_min
+    ]
+    on_sqlite = values["database_url"].reveal().startswith(SQLITE_PREFIX)
+    if values["pepper"] is None and not on_sqlite:
         faults.append("METER_PEPPER: must be set with this database, which several servers may share")
-    if faults:
-        raise ConfigurationError(faults)
+    return faults

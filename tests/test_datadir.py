@@ -97,7 +97,6 @@ def test_the_mode_does_not_depend_on_the_umask(tmp_path: Path) -> None:
 
 def test_a_secret_is_never_empty(tmp_path: Path) -> None:
     """A file that a crash left empty is no secret: an empty admin token would let everybody in."""
-    # BUG: the file is created first and written later; what is found empty is taken for the secret.
     path = tmp_path / "token"
     path.touch(mode=0o600)
 
@@ -110,7 +109,6 @@ def test_a_secret_is_never_empty(tmp_path: Path) -> None:
 
 def test_of_many_who_make_a_secret_at_once_all_get_the_same(tmp_path: Path) -> None:
     """Eight threads that start together agree on one secret, which exactly one of them made."""
-    # BUG: between the making of the file and its writing others read an empty secret.
     path = tmp_path / "token"
     together = threading.Barrier(8)
     found: list[tuple[str, bool]] = []

@@ -37,7 +37,7 @@ def existing_database(configured: Settings) -> Iterator[Database]:
 def database(configured: Settings) -> Iterator[Database]:
     """Open the database, which SQLite makes where there is none."""
     prepare(configured.data_dir)
-    opened = Database(configured.database_url)
+    opened = Database(configured.database_url.reveal())
     try:
         yield opened
     finally:

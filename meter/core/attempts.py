@@ -19,6 +19,9 @@ from meter.core.money import round_usd
 from meter.core.tap import Observation
 from meter.core.usage import TokenUsage
 
+# No request has so many, and sums of counts near 2**63 would not fit a column any more.
+TOKENS_CHARGED_MAX = 10**12
+
 
 def succeeded(status: int) -> bool:
     """Say whether a status announces a completion; a redirect, which is not followed, does not."""
@@ -107,13 +110,17 @@ def _usage(
     if observation is None:
         return UsageSource.ESTIMATED, TokenUsage(prompt_tokens=attempt.prompt_estimate, completion_tokens=0)
     usage = observation.usage
-    if usage is None or not observation.usable:
+    if usage is None or not observation.usable or not _chargeable(usage):
         return _without_usage(attempt, ending, observation)
     if ending.outcome is not Outcome.OK and observation.emitted_since_usage:
         # The usage was a running count, and more was emitted after it.
         emitted = usage.completion_tokens + observation.emitted_since_usage
         return UsageSource.ESTIMATED, msgspec.structs.replace(usage, completion_tokens=emitted)
     return UsageSource.REPORTED, usage
+
+
+def _chargeable(usage: TokenUsage) -> bool:
+    return max(usage.prompt_tokens, usage.completion_tokens, usage.cache_write_tokens) <= TOKENS_CHARGED_MAX
 
 
 def _without_usage(

@@ -11,6 +11,8 @@ from typing import NewType
 Picodollars = NewType("Picodollars", int)
 
 DIGITS = 12
+# Beyond what any column holds; an exponent could otherwise make numbers of a million digits.
+DOLLAR_DIGITS_MAX = 30
 PICODOLLARS_PER_USD = 10**DIGITS
 # Reports show at least cents of a cent, so that columns of small amounts line up.
 DIGITS_SHOWN_MIN = 6
@@ -22,7 +24,7 @@ def parse_usd(text: str) -> Picodollars:
         amount = Decimal(text)
     except ArithmeticError:
         raise ValueError(f"not an amount in USD: {text!r}") from None
-    if not amount.is_finite():
+    if not amount.is_finite() or amount.adjusted() > DOLLAR_DIGITS_MAX:
         raise ValueError(f"not an amount in USD: {text!r}")
     sign, digits, exponent = amount.as_tuple()
     shift = int(exponent) + DIGITS

@@ -67,19 +67,22 @@ def parse_instant(text: str, tz: tzinfo) -> datetime:
     month_form = "YYYY-MM"
     try:
         parsed = datetime.fromisoformat(f"{text}-01" if len(text) == len(month_form) else text)
-    except ValueError:
+        aware = parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=tz)
+        return aware.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ValueError(f"not a date: {text!r} (use 2026-11-23 or 2026-11-23T14:00)") from None
-    aware = parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=tz)
-    return aware.astimezone(UTC)
 
 
 def parse_duration(text: str) -> timedelta:
     """Read `90d`, `12h`, `30m` or `2w`."""
     units = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
     number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.isdecimal() or not int(number):
-        raise ValueError(f"not a duration: {text!r} (use 90d, 12h or 30m)")
-    return timedelta(**{units[unit]: int(number)})
+    try:
+        if unit in units and number.isdecimal() and int(number):
+            return timedelta(**{units[unit]: int(number)})
+    except OverflowError:
+        pass  # Longer than any calendar.
+    raise ValueError(f"not a duration: {text!r} (use 90d, 12h or 30m)")
 
 
 def _hour(instant: datetime, tz: tzinfo) -> Period:
@@ -87,8 +90,15 @@ def _hour(instant: datetime, tz: tzinfo) -> Period:
     local = instant.astimezone(tz)
     into = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
     start = instant.astimezone(UTC) - into
+    end = start + timedelta(hours=1)
+    offset = local.utcoffset()
+    # Where clocks jump by half an hour, as on Lord Howe Island, the jump cuts an hour in two.
+    while start.astimezone(tz).utcoffset() != offset:
+        start += BUCKET
+    while (end - BUCKET).astimezone(tz).utcoffset() != offset:
+        end -= BUCKET
     label = start.astimezone(tz).isoformat(timespec="minutes")
-    return Period(label, start, start + timedelta(hours=1))
+    return Period(label, start, end)
 
 
 def _floor(local: datetime, unit: Unit) -> datetime:

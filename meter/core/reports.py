@@ -131,7 +131,7 @@ def question(asked: Asked, now: datetime) -> Question:
     tz = zone(asked.tz)
     since = month_start(now, tz) if asked.since is None else _quarter(asked.since, tz)
     until = now if asked.until is None else _quarter(asked.until, tz)
-    if since >= until:
+    if since > until or (since == until and asked.until is not None):
         raise ValueError("the report ends before it begins: 'since' must be earlier than 'until'")
     return Question(by=parse_groups(asked.by), since=since, until=until, tz=tz)
 

@@ -10,11 +10,14 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from meter.core.documents import TEXT_LENGTH_MAX, storable
 from meter.core.errors import InvalidRequest
 
 MODEL_LENGTH_MAX = 256
-END_USER_LENGTH_MAX = 256
+END_USER_LENGTH_MAX = TEXT_LENGTH_MAX
 TAGS_MAX = 16
+# The members that meter reads.
+_READ = frozenset({"model", "stream", "stream_options", "user"})
 TAG_LENGTH_MAX = 64
 
 
@@ -36,6 +39,7 @@ def read_request(body: bytes) -> RequestFacts:
     """Read the facts of a request; raises `InvalidRequest` naming the member at fault."""
     document = _decode(body)
     _refuse_ambiguous(document, None)
+    _refuse_another_case(document)
     stream = document.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise InvalidRequest("'stream' must be true or false.", param="stream")
@@ -96,6 +100,12 @@ def _refuse_ambiguous(members: dict[str, Any], inside: str | None) -> None:
         _refuse_duplicate(inside)
 
 
+def _refuse_another_case(document: dict[str, Any]) -> None:
+    for name in document:
+        if name not in _READ and name.casefold() in _READ:
+            raise InvalidRequest(f"Write '{name.casefold()}' in lower case.", param=name.casefold())
+
+
 def _refuse_duplicate(inside: str | None) -> NoReturn:
     where = f"'{inside}'" if inside else "The body"
     raise InvalidRequest(
@@ -133,5 +143,4 @@ def _end_user(document: dict[str, Any]) -> str | None:
     user = document.get("user")
     if not isinstance(user, str):
         return None
-    # Surrogates that stand alone are legal JSON and no legal UTF-8.
-    return user[:END_USER_LENGTH_MAX].encode("utf-8", "replace").decode()
+    return storable(user)

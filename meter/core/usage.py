@@ -18,7 +18,7 @@ TOKENS_PLAUSIBLE_MAX = 1_000_000_000
 # Real usage has some twenty members. The bound keeps a faulty upstream from filling the memory.
 MEMBERS_MAX = 64
 # A larger cost of one call is a fault.
-USD_MAX = 10**9
+USD_MAX = 10**4
 _COST_DIGITS = 28
 _TICK_DIGITS = 10
 

@@ -196,7 +196,6 @@ def test_what_stands_twice_elsewhere_passes(raw: bytes) -> None:
 )
 def test_a_member_in_another_case_alone_is_refused(raw: bytes) -> None:
     """A member that a parser blind to case reads as one of meter's, and meter does not, is refused."""
-    # BUG: the module promises that every parser must read the same; Go's reads Stream as stream, meter none.
     assert refusal(raw).status == 400
 
 
@@ -248,7 +247,6 @@ def test_an_end_user_can_be_stored_as_utf8(user: str) -> None:
 
 def test_an_end_user_can_be_stored_in_postgresql() -> None:
     """A NUL, legal in JSON, is replaced by what PostgreSQL's texts can hold."""
-    # BUG: NUL passes, and PostgreSQL refuses it: the batch with this event never lands (members.storable).
     end_user = read_request(body(user="a\0b")).end_user
 
     assert end_user is not None

@@ -17,7 +17,7 @@ from meter.store.tables import api_keys, teams
 from tests.store.conftest import NOW, make_event, new_event_id, random_event
 
 RANDOM = Random(1)
-SINCE = datetime(2026, 10, 20, tzinfo=UTC)
+SINCE = datetime(2026, 10, 1, tzinfo=UTC)
 UNTIL = datetime(2026, 11, 5, tzinfo=UTC)
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
 WITHOUT_LEDGER = [group for group in GROUPS if group not in LEDGER_GROUPS]
@@ -27,7 +27,11 @@ WITHOUT_LEDGER = [group for group in GROUPS if group not in LEDGER_GROUPS]
 def events(database: Database) -> list[UsageEvent]:
     """Put random events into the ledger, of a stretch in which many clocks change."""
     random = Random(11)
-    found = [random_event(random, SINCE, UNTIL) for _ in range(400)]
+    found = [random_event(random, SINCE, UNTIL) for _ in range(300)]
+    # One in every quarter hour around the change on Lord Howe, where clocks jump by half an hour.
+    jump = datetime(2026, 10, 3, 15, 30, tzinfo=UTC)
+    quarters = [jump + timedelta(minutes=15 * number) for number in range(-8, 8)]
+    found += [random_event(random, quarter, quarter + timedelta(minutes=15)) for quarter in quarters]
     ledger.append(database, found, NOW)
     return found
 
@@ -69,7 +73,6 @@ def added(report: Report) -> Sums:
 @pytest.mark.parametrize("group", [group for group in GROUPS if group != "tag"])
 def test_rows_add_up_to_the_total(database: Database, events: list[UsageEvent], group: str, tz: str) -> None:
     """In every grouping and zone, the rows' sums are the total, and the total is the events'."""
-    # BUG: fails for hours in Australia/Lord_Howe from October 2026 on where clocks change by half an hour.
     report = ask(database, group, tz=zone(tz))
 
     assert report.total == sums_of(events)
@@ -220,7 +223,6 @@ def test_since_is_inclusive_and_until_is_not(database: Database, more: tuple[str
 
 def test_the_hour_that_comes_twice_is_two_rows_in_order(database: Database) -> None:
     """Where clocks go back, both hours have a row, and the earlier one comes first."""
-    # BUG: rows are ordered by the label's text, and +01:00 sorts before +02:00.
     ledger.append(database, [event_at("2026-10-25T00:30"), event_at("2026-10-25T01:30")], NOW)
 
     report = ask(database, "hour", tz=zone("Europe/Berlin"))
@@ -310,8 +312,6 @@ def test_the_largest_row_comes_first(database: Database) -> None:
 
 def test_hours_of_ten_years_can_be_asked_for(database: Database) -> None:
     """A long report by hour is answered, however many periods it spans."""
-    # BUG: every period is three parameters, of which SQLite takes 250,000 at most (32,766 in some builds)
-    # and PostgreSQL 65,535: OperationalError "too many SQL variables".
     ledger.append(database, [event_at("2026-10-21T12:30")], NOW)
     since = datetime(2017, 1, 1, tzinfo=UTC)
 
