@@ -12,10 +12,11 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import NamedTuple
 
 import httpx
 import uvicorn
@@ -144,43 +145,55 @@ async def build(settings: Settings, database: Database, credentials: Credentials
             log.error("%d events could not be delivered to the ledger and are lost", left)
 
 
+class Listeners(NamedTuple):
+    """The sockets that a process serves: both, or one of them beside other processes."""
+
+    data: socket.socket | None
+    control: socket.socket | None
+
+
 async def serve(
     settings: Settings,
     database: Database,
     credentials: Credentials,
-    announce: Callable[[str, str], None],
+    listeners: Listeners,
+    stop: asyncio.Event,
 ) -> None:
-    """Run both listeners until SIGTERM or SIGINT; `announce` gets their addresses once they listen."""
-    with (
-        _listen(settings.host, settings.port) as data_socket,
-        _listen(settings.admin_host, settings.admin_port) as control_socket,
-    ):
-        async with build(settings, database, credentials) as house:
-            stop = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stop.set)
-            data = _server(house.relay, settings)
-            control = _server(house.control, settings)
-            serving = [
-                asyncio.create_task(data.serve(sockets=[data_socket])),
-                asyncio.create_task(control.serve(sockets=[control_socket])),
-            ]
-            announce(_address(data_socket), _address(control_socket))
-            stopped = asyncio.create_task(stop.wait())
-            await asyncio.wait([*serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-            await _stop(house, settings, data, control)
-            stopped.cancel()
-            await asyncio.gather(*serving)
+    """Serve the sockets until `stop` is set, then finish what is under way and close everything."""
+    async with build(settings, database, credentials) as house:
+        data = None if listeners.data is None else _server(house.relay, settings)
+        control = None if listeners.control is None else _server(house.control, settings)
+        serving = [
+            asyncio.create_task(server.serve(sockets=[listener]))
+            for server, listener in ((data, listeners.data), (control, listeners.control))
+            if server is not None and listener is not None
+        ]
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([*serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+        await _stop(house, settings, data, control)
+        stopped.cancel()
+        await asyncio.gather(*serving)
 
 
-async def _stop(house: House, settings: Settings, data: uvicorn.Server, control: uvicorn.Server) -> None:
+async def _stop(
+    house: House, settings: Settings, data: uvicorn.Server | None, control: uvicorn.Server | None
+) -> None:
     log.info("stopping: %d requests under way", len(house.pumps))
     house.stopping = True
     await asyncio.sleep(settings.shutdown_delay_seconds)
-    data.should_exit = True
+    if data is not None:
+        data.should_exit = True
     await house.pumps.drain(settings.shutdown_timeout_seconds)
-    control.should_exit = True
+    if control is not None:
+        control.should_exit = True
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set; nobody else handles signals."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 def _upstreams(settings: Settings) -> tuple[Upstream, ...]:
@@ -261,7 +274,8 @@ def _server(application: Relay | Litestar, settings: Settings) -> uvicorn.Server
 
 
 @contextlib.contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
+def listen(host: str, port: int) -> Iterator[socket.socket]:
+    """Bind an address; raises `OSError` where it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=2048)
     try:
@@ -270,7 +284,8 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         listener.close()
 
 
-def _address(listener: socket.socket) -> str:
+def address(listener: socket.socket) -> str:
+    """Return the URL under which a listener is reached from this machine."""
     host, port = listener.getsockname()[:2]
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"

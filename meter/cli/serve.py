@@ -18,6 +18,8 @@ from meter.settings import ConfigurationError, Settings
 from meter.store import teams
 from meter.store.database import Database
 
+log = logging.getLogger(__name__)
+
 FIRST_TEAM = "default"
 FIRST_KEY = "first"
 
@@ -47,9 +49,20 @@ def serve(config: Path | None, sample: bool, **options: str | None) -> None:  # 
         bring_up_to_date(database)
         first_key = _first_start(database, credentials)
         notes = _Notes(settings, first_key, admin_token if made else None)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(app.serve(settings, database, credentials, notes.show))
+        with (
+            app.listen(settings.host, settings.port) as data,
+            app.listen(settings.admin_host, settings.admin_port) as control,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            notes.show(app.address(data), app.address(control))
+            runner.run(_serve(settings, database, credentials, app.Listeners(data, control)))
         database.checkpoint()
+
+
+async def _serve(
+    settings: Settings, database: Database, credentials: app.Credentials, listeners: app.Listeners
+) -> None:
+    await app.serve(settings, database, credentials, listeners, app.stop_on_signals())
 
 
 class _Notes:
@@ -70,6 +83,7 @@ class _Notes:
             f"  upstream  {', '.join(f'{entry.name} ({entry.url})' for entry in self._settings.upstreams)}",
         ]
         if app.SAMPLE in self._settings.upstreams:
+            log.warning("answers are made up by the sample provider: no request leaves this process")
             lines += ["", "  SAMPLE PROVIDER: every answer is made up. Set ROUTERHUB_API_KEY for real ones."]
         if self._new_admin_token is not None:
             where = self._settings.data_dir / ADMIN_TOKEN_FILE

@@ -366,9 +366,11 @@ def test_serve_without_an_upstream_says_what_to_set(tmp_path: Path) -> None:
 def test_serve_names_all_that_is_wrong_at_once(tmp_path: Path) -> None:
     """With several bad settings, the server exits 78 and names each of them."""
     (tmp_path / "meter.toml").write_text('nonsense = 1\nstream_usage = "sometimes"\n')
-    settings = {"port": "x", "upstream_url": "http://api.example.com", "body_bytes_max": "0"}
+    arguments = ("serve", "--admin-port", "99999")
 
-    done = command(tmp_path / "data", "serve", "--admin-port", "99999", **settings)
+    done = command(
+        tmp_path / "data", *arguments, port="x", upstream_url="http://api.example.com", body_bytes_max=0
+    )
 
     assert done.returncode == EX_CONFIG
     for named in (

@@ -1,6 +1,7 @@
 """The control plane over a real socket: behind its token, in OpenAI's shape, and live within seconds."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from meter.metrics import CONTENT_TYPE
 from tests.fake_upstream import FakeUpstream, response
 from tests.server import Meter, until
 
@@ -18,6 +20,7 @@ from tests.server import Meter, until
 REVOKED_WITHIN_SECONDS = 5.5
 ROUTES = [
     ("GET", "/metrics"),
+    ("GET", "/api/v1"),
     ("GET", "/api/v1/openapi.json"),
     ("GET", "/api/v1/keys"),
     ("POST", "/api/v1/keys"),
@@ -89,7 +92,6 @@ def metric(control: httpx.Client, name: str, **labels: str) -> float | None:
         None,
         "",
         "Bearer",
-        "Bearer ",
         "Bearer wrong",
         "Bearer mtr_aaaaaaaaaaaa_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
         "Basic {token}",
@@ -132,23 +134,25 @@ def test_two_credentials_are_none(meter: Meter) -> None:
     is_error(answer, 401, "invalid_api_key")
 
 
-def test_the_documented_routes_are_all_guarded(control: httpx.Client) -> None:
-    """Every route of openapi.json is one of those that are tested for asking for the token."""
-    document = control.get("/api/v1/openapi.json").json()
+def test_every_documented_route_asks_for_the_token(meter: Meter, control: httpx.Client) -> None:
+    """Whatever openapi.json lists is 401 without the token, and the routes that are tested here are in it."""
+    paths = control.get("/api/v1/openapi.json").json()["paths"]
 
     documented = {
-        (method.upper(), path.replace("{key_id}", "some-key"))
-        for path, item in document["paths"].items()
+        (method.upper(), re.sub(r"\{\w+\}", "some-key", path))
+        for path, item in paths.items()
         for method in item
     }
-    assert documented <= set(ROUTES)
-    assert {(method, path) for method, path in ROUTES if path.startswith("/api/v1/keys")} <= documented
-    assert {(method, path) for method, path in ROUTES if path.startswith("/api/v1/teams")} <= documented
+    assert {(method, path) for method, path in ROUTES if "/keys" in path or "/teams" in path} <= documented
+    for method, path in documented:
+        answer = httpx.request(method, f"{meter.control_url}{path}", trust_env=False)
+        is_error(answer, 401, "invalid_api_key")
 
 
-@pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v1/nothing", "/metrics/x", "/v1/chat/completions"])
+@pytest.mark.parametrize("path", ["/", "/api", "/api/v1/nothing", "/metrics/x", "/v1/chat/completions"])
 def test_an_unknown_path_is_not_found(control: httpx.Client, path: str) -> None:
     """What is no route is 404 in OpenAI's shape, the data plane's routes too."""
+    # BUG: below /api/v1 the OpenAPI plugin answers what it does not know with an HTML page of its own.
     is_error(control.get(path), 404, "not_found")
 
 
@@ -270,6 +274,7 @@ def test_a_bad_body_is_refused_by_name(
 @pytest.mark.parametrize("content", [b"", b"{", b"null", b"\xff", b"[" * 100_000])
 def test_what_is_no_json_is_refused(control: httpx.Client, content: bytes) -> None:
     """A body that cannot be read is 400 in OpenAI's shape."""
+    # BUG: a body of 100,000 opening brackets raises RecursionError in msgspec: 500 and a log entry.
     headers = {"content-type": "application/json"}
 
     answer = control.post("/api/v1/teams", content=content, headers=headers)
@@ -289,17 +294,21 @@ def test_the_document_describes_the_routes(control: httpx.Client) -> None:
     document = control.get("/api/v1/openapi.json").json()
 
     assert document["openapi"].startswith("3.")
-    assert {"/api/v1/keys", "/api/v1/keys/{key_id}", "/api/v1/teams"} == set(document["paths"])
+    assert {"/api/v1/keys", "/api/v1/keys/{key_id}", "/api/v1/teams"} <= set(document["paths"])
     assert document["security"] == [{"admin": []}]
     assert document["components"]["securitySchemes"]["admin"]["scheme"] == "bearer"
 
 
 def test_metrics_are_announced_as_prometheus_text(control: httpx.Client) -> None:
-    """The page has Prometheus' content type and can be read."""
+    """The page has Prometheus' content type, each parameter once, and can be read."""
+    # BUG: Litestar adds a second "; charset=utf-8". Go's mime.ParseMediaType refuses a duplicate parameter,
+    # and Prometheus 3 then fails the scrape ("no fallback_scrape_protocol").
     answer = control.get("/metrics")
 
     assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert answer.headers.get_list("content-type") == [CONTENT_TYPE]
+    parameters = [part.partition("=")[0].strip() for part in CONTENT_TYPE.split(";")]
+    assert len(set(parameters)) == len(parameters)
     names = {family.name for family in text_string_to_metric_families(answer.text)}
     assert {"meter_requests", "meter_tokens", "meter_inflight_requests", "meter_build_info"} <= names
 
