@@ -10,7 +10,7 @@ from rich.table import Table
 from meter.app import clock, issue_key
 from meter.cli import opening
 from meter.core.keys import Key
-from meter.core.period import parse_duration
+from meter.core.period import after
 from meter.core.stream_usage import MODES
 from meter.store import keys as store
 from meter.store import teams
@@ -30,7 +30,7 @@ def keys() -> None:
 def create(team: str, name: str | None, expires: str | None, as_json: bool) -> None:  # noqa: FBT001 (click's flag)
     """Make a key. It is shown once and stored nowhere."""
     configured = opening.settings()
-    expires_at = None if expires is None else clock.now() + parse_duration(expires)
+    expires_at = None if expires is None else after(clock.now(), expires)
     with opening.existing_database(configured) as database:
         key, secret = issue_key(database, opening.pepper(configured), team, name, expires_at)
     if as_json:

@@ -85,6 +85,14 @@ def parse_duration(text: str) -> timedelta:
     raise ValueError(f"not a duration: {text!r} (use 90d, 12h or 30m)")
 
 
+def after(instant: datetime, duration: str) -> datetime:
+    """Return the instant that lies a written duration, such as `90d`, after another."""
+    try:
+        return instant + parse_duration(duration)
+    except OverflowError:
+        raise ValueError(f"{duration!r} is later than any calendar goes") from None
+
+
 def _hour(instant: datetime, tz: tzinfo) -> Period:
     # Hours are counted in UTC: where clocks go back, the repeated hour is a period of its own.
     local = instant.astimezone(tz)

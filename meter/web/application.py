@@ -31,6 +31,7 @@ def build(*, guard: Guard, services: Mapping[str, Any]) -> Litestar:
             MeterError: errors.refused,
             HTTPException: errors.http_error,
             ValueError: errors.invalid,
+            RecursionError: errors.too_deep,
             Exception: errors.unexpected,
         },
         openapi_config=_openapi(),
@@ -49,8 +50,8 @@ def _openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="meter: admin API",
         version=__version__,
-        path="/api/v1",
-        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        path="/api/v1/openapi.json",
+        render_plugins=[JsonRenderPlugin(path="/")],
         components=Components(security_schemes={"admin": bearer}),
         security=[{"admin": []}],
         use_handler_docstrings=True,

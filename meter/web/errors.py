@@ -24,6 +24,11 @@ def invalid(_request: AnyRequest, fault: ValueError) -> Response[bytes]:
     return _response(InvalidRequest.status, InvalidRequest(str(fault)).body())
 
 
+def too_deep(_request: AnyRequest, _fault: RecursionError) -> Response[bytes]:
+    """Answer to a body nested beyond what the parser follows."""
+    return _response(InvalidRequest.status, InvalidRequest("The body is nested too deeply.").body())
+
+
 def http_error(_request: AnyRequest, fault: HTTPException) -> Response[bytes]:
     """Answer to what the framework refused, such as a body with unknown members."""
     extra = fault.extra if isinstance(fault.extra, list) else []

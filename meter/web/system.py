@@ -24,4 +24,6 @@ class SystemController(Controller):
     @get("/metrics", sync_to_thread=True)
     def metrics(self, scrape: NamedDependency[Scrape]) -> Response[bytes]:
         """Return the metrics page."""
-        return Response(scrape.render(), media_type=scrape.content_type)
+        # Litestar adds the charset to text by itself, and Prometheus refuses to have it twice.
+        media_type = scrape.content_type.removesuffix("; charset=utf-8")
+        return Response(scrape.render(), media_type=media_type)

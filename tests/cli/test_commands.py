@@ -134,9 +134,9 @@ def test_a_team_is_made_and_listed(data_dir: Path) -> None:
         (("report", "--tz", "Mars/Olympus"), "unknown time zone"),
         (("report", "--since", "yesterday"), "not a date"),
         (("report", "--since", "2026-10-02", "--until", "2026-10-01"), "ends before it begins"),
-        # BUG: these raise OverflowError, which main() does not catch: a traceback.
-        (("keys", "create", "--team", "search", "--expires", "9999999d"), "meter: "),
         (("keys", "create", "--team", "search", "--expires", "99999999999d"), "meter: "),
+        # BUG: now + duration raises OverflowError, which main() does not catch: a traceback.
+        (("keys", "create", "--team", "search", "--expires", "9999999d"), "meter: "),
         (("report", "--since", "0001-01-01", "--tz", "Asia/Kolkata"), "meter: "),
     ],
 )
@@ -429,6 +429,8 @@ def test_commands_work_beside_a_running_server(running: Meter) -> None:
 
 def test_the_first_start_shows_its_secrets_once(tmp_path: Path) -> None:
     """The first start shows the admin token and a first key; the second start shows neither."""
+    # BUG: stopping right after the notes were shown kills the process (status -15): the signals' handlers
+    # are installed only afterwards.
     data_dir = tmp_path / "data"
     with server.running(data_dir, "--sample") as first:
         token, key, notes = first.admin_token, first.first_key, first.notes
