@@ -12,31 +12,38 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
 import httpx
+import msgspec
 import uvicorn
 from litestar import Litestar
 
 from meter import metrics as instruments
+from meter.core.attempts import Attempt
 from meter.core.clock import Clock
+from meter.core.errors import MeteringUnavailable
 from meter.core.estimate import count_tokens, estimate_prompt
 from meter.core.events import UsageEvent, uuid7
-from meter.core.keys import Grant, Key, Minting, digest, mint_id
+from meter.core.keys import Grant, Key, Minting, Snapshot, digest, mint_id
 from meter.core.teams import Team, check_name
-from meter.journal.shipper import Shipper
+from meter.datadir import GRANTS_FILE, JOURNAL_FOLDER, save
+from meter.journal.holding import Holding, Options
+from meter.journal.journal import Journal
 from meter.proxy.gate import Gate
 from meter.proxy.pump import Pumps
 from meter.proxy.relay import Accounting, Limits, Local, Relay
 from meter.proxy.sample import SampleTransport
 from meter.proxy.upstream import Timeouts, Upstream
 from meter.settings import Settings, UpstreamSettings
-from meter.store import keys, ledger, teams
+from meter.store import keys, ledger, partitions, teams
 from meter.store.database import Database
+from meter.store.failures import DatabaseUnavailable, RowRefused
 from meter.web.access import guard
 from meter.web.application import build as build_control
 from meter.web.keys import Keys
@@ -48,6 +55,9 @@ SAMPLE = UpstreamSettings(name="sample", url="https://sample.invalid/v1")
 KEEP_ALIVE_SECONDS = 75
 CONNECTIONS_KEPT_MAX = 200
 CLOSING_SECONDS = 10.0
+LOOK_UPS_AT_ONCE_MAX = 4
+# From here on the ledger's being behind is worth telling a load balancer.
+LATE_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +79,19 @@ class House:
     relay: Relay
     control: Litestar
     pumps: Pumps
-    shipper: Shipper
+    gate: Gate
+    holding: Holding
     stopping: bool = False
 
     def readiness(self) -> tuple[int, bytes]:
         """Say whether requests should be sent here."""
         if self.stopping:
             return 503, b'{"status":"stopping"}'
-        degraded = [] if self.shipper.has_room() else ["ledger"]
+        if not self.holding.journal.admits():
+            return 503, b'{"status":"the journal takes no records"}'
+        late = self.holding.waiting and self.holding.shipper.lag_seconds > LATE_SECONDS
+        reasons = {"database": self.gate.database_away, "ledger": late}
+        degraded = [name for name, applies in reasons.items() if applies]
         return 200, json.dumps({"status": "ready", "degraded": degraded}).encode()
 
 
@@ -103,46 +118,100 @@ def new_event_id() -> str:
 
 
 @contextlib.asynccontextmanager
-async def build(settings: Settings, database: Database, credentials: Credentials) -> AsyncIterator[House]:
-    """Build the house, and take it down in the right order."""
+async def build(
+    settings: Settings, database: Database, credentials: Credentials, holder: str = "server"
+) -> AsyncIterator[House]:
+    """Build the house, and take it down in the right order; `holder` names this process's journal."""
     metrics = instruments.Metrics()
-    shipper = Shipper(
-        lambda events: ledger.append(database, events, clock.now()),
-        upkeep=database.checkpoint,
-        queued_max=settings.events_queued_max,
-    )
+    pumps = Pumps()
+    look_ups = ThreadPoolExecutor(LOOK_UPS_AT_ONCE_MAX, thread_name_prefix="look-up")
     gate = Gate(
-        find_grant=lambda key_digest: asyncio.to_thread(keys.find_grant, database, key_digest),
+        find_grant=partial(_find_grant, database, look_ups),
         digest=partial(digest, pepper=credentials.pepper),
         clock=clock,
+        stale_seconds_max=settings.grants_stale_seconds_max,
     )
-    pumps = Pumps()
-    local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
+    gate.take_snapshot(_saved_snapshot(settings))
+    holding = _holding(settings, database, gate, holder)
     upstreams = _upstreams(settings)
+    local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
     relay = Relay(
         gate=gate,
         upstreams=upstreams,
         pumps=pumps,
-        accounting=_accounting(shipper, metrics),
+        accounting=_accounting(holding.journal, metrics),
         limits=Limits(settings.body_bytes_max, settings.hangup_grace_seconds, settings.stream_usage),
         clock=clock,
         local=local,
     )
     control = _control(settings, database, credentials, metrics)
-    house = House(relay=relay, control=control, pumps=pumps, shipper=shipper)
+    house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding)
     local["/health/ready"] = house.readiness
-    metrics.gauge("meter_inflight_requests", "Upstream attempts under way.", lambda: len(pumps))
-    metrics.gauge("meter_events_queued", "Events on their way to the ledger.", lambda: len(shipper))
-    shipper.start()
+    _show(metrics, pumps, holding)
     try:
         yield house
     finally:
         await pumps.drain(0)
         await gate.aclose()
+        look_ups.shutdown()
         await asyncio.gather(*(upstream.aclose() for upstream in upstreams))
-        left = await asyncio.to_thread(shipper.close, CLOSING_SECONDS)
-        if left:
-            log.error("%d events could not be delivered to the ledger and are lost", left)
+        # The journal is written by this thread alone, so it is also closed by it; nobody waits any more.
+        holding.close()
+
+
+def _show(metrics: instruments.Metrics, pumps: Pumps, holding: Holding) -> None:
+    metrics.gauge("meter_inflight_requests", "Upstream attempts under way.", lambda: len(pumps))
+    metrics.gauge("meter_journal_records", "Events on their way to the ledger.", lambda: holding.waiting)
+    metrics.gauge(
+        "meter_journal_oldest_seconds",
+        "How long ago everything was in the ledger.",
+        lambda: holding.shipper.lag_seconds if holding.waiting else 0.0,
+    )
+    metrics.gauge("meter_quarantined_records", "What could not be shipped.", lambda: len(holding.quarantine))
+
+
+def _holding(settings: Settings, database: Database, gate: Gate, holder: str) -> Holding:
+    loop = asyncio.get_running_loop()
+
+    def upkeep() -> None:
+        database.checkpoint()
+        partitions.make_partitions(database, clock.now())
+        snapshot = keys.snapshot(database, clock.now())
+        save(settings.data_dir / GRANTS_FILE, msgspec.msgpack.encode(snapshot))
+        loop.call_soon_threadsafe(gate.take_snapshot, snapshot)
+
+    options = Options(
+        root=settings.data_dir / JOURNAL_FOLDER,
+        # A name of its own for every start: the journal of the last one is adopted like any other.
+        holder=f"{holder}-{new_event_id()}",
+        power=settings.durability == "power",
+        bytes_max=settings.journal_bytes_max,
+    )
+    return Holding(
+        options,
+        sink=lambda events: ledger.append(database, events, clock.now()),
+        refusal=RowRefused,
+        upkeep=upkeep,
+    )
+
+
+def _saved_snapshot(settings: Settings) -> Snapshot:
+    path = settings.data_dir / GRANTS_FILE
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=Snapshot)
+    except FileNotFoundError:
+        return Snapshot(None, {})
+    except ValueError as fault:
+        log.warning("the snapshot of keys in %s cannot be read: %s", path, fault)
+        return Snapshot(None, {})
+
+
+async def _find_grant(database: Database, look_ups: Executor, key_digest: bytes) -> Grant | None:
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.run_in_executor(look_ups, keys.find_grant, database, key_digest)
+    except DatabaseUnavailable as fault:
+        raise MeteringUnavailable(f"The database is away: {fault}") from fault
 
 
 class Listeners(NamedTuple):
@@ -158,9 +227,10 @@ async def serve(
     credentials: Credentials,
     listeners: Listeners,
     stop: asyncio.Event,
+    holder: str = "server",
 ) -> None:
     """Serve the sockets until `stop` is set, then finish what is under way and close everything."""
-    async with build(settings, database, credentials) as house:
+    async with build(settings, database, credentials, holder) as house:
         data = None if listeners.data is None else _server(house.relay, settings)
         control = None if listeners.control is None else _server(house.control, settings)
         serving = [
@@ -213,15 +283,25 @@ def _transport(upstream: UpstreamSettings, trusted: ssl.SSLContext) -> httpx.Asy
     return httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, limits=limits)
 
 
-def _accounting(shipper: Shipper, metrics: instruments.Metrics) -> Accounting:
-    def record(event: UsageEvent, grant: Grant) -> None:
-        shipper.accept(event)
+def _accounting(journal: Journal, metrics: instruments.Metrics) -> Accounting:
+    def begin(attempt: Attempt) -> None:
+        try:
+            if journal.admits():
+                journal.intent(attempt)
+                return
+        except OSError as fault:
+            log.warning("an attempt was refused: %s", fault)
+        raise MeteringUnavailable("The journal has no room to account for this request; try again soon.")
+
+    def settle(event: UsageEvent, grant: Grant) -> Awaitable[None]:
         metrics.observe(event, grant.team_name)
+        return journal.settle(event)
 
     return Accounting(
         new_id=new_event_id,
-        has_room=shipper.has_room,
-        record=record,
+        begin=begin,
+        progress=journal.progress,
+        settle=settle,
         refused=metrics.refuse,
         count_tokens=count_tokens,
         estimate_prompt=estimate_prompt,

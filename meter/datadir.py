@@ -8,6 +8,8 @@ from pathlib import Path
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 (a file's name)
 PEPPER_FILE = "pepper"
+GRANTS_FILE = "grants"
+JOURNAL_FOLDER = "journal"
 SERVER_LOCK = "server.lock"
 
 
@@ -29,7 +31,7 @@ def read_or_make(path: Path, make: Callable[[], str]) -> tuple[str, bool]:
         draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
         try:
             secret = make()
-            _write(draft, secret + "\n")
+            _write(draft, f"{secret}\n".encode("ascii"))
             os.link(draft, path)
         except FileExistsError:
             pass  # Somebody else was first.
@@ -43,10 +45,20 @@ def read_or_make(path: Path, make: Callable[[], str]) -> tuple[str, bool]:
     return found, False
 
 
-def _write(path: Path, text: str) -> None:
+def save(path: Path, data: bytes) -> None:
+    """Put data into a file, whole or not at all."""
+    draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    try:
+        _write(draft, data)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
 

@@ -24,6 +24,11 @@ UPSTREAM_NAME_LENGTH_MAX = 64
 PEPPER_LENGTH_MIN = 32
 ADMIN_TOKEN_LENGTH_MIN = 32
 
+_WORKERS_NEED_POSTGRESQL = (
+    "METER_WORKERS: SQLite serves one process; for several, set METER_DATABASE_URL to a PostgreSQL database "
+    "(postgresql://user@host/name)"
+)
+
 
 class ConfigurationError(Exception):
     """A configuration that cannot be used; `faults` has a sentence for each thing that is wrong."""
@@ -72,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin_host: str
     admin_port: int
     admin_hosts: tuple[str, ...]
+    workers: int
     admin_token: Secret | None
     pepper: Secret | None
     upstreams: tuple[UpstreamSettings, ...]
@@ -84,7 +90,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout_seconds: float
     shutdown_delay_seconds: float
     shutdown_timeout_seconds: float
-    events_queued_max: int
+    durability: str
+    journal_bytes_max: int
+    grants_stale_seconds_max: float
 
     @property
     def sqlite_path(self) -> Path | None:
@@ -149,6 +157,12 @@ def _port(value: str) -> int:
     return number
 
 
+def _durability(value: str) -> str:
+    if value not in {"power", "crash"}:
+        raise ValueError("must be power or crash")
+    return value
+
+
 def _upstream_url(value: str) -> str:
     return check_upstream_url(value) if value else ""
 
@@ -167,6 +181,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("admin_host", _text, "127.0.0.1", "Address of the control listener (admin API, `/metrics`)."),
     Setting("admin_port", _port, "8081", "Port of the control listener."),
     Setting("admin_hosts", _names, "", "Names by which the control listener is reached, beside localhost."),
+    Setting("workers", _positive, "1", "Processes that serve requests; more than one need PostgreSQL."),
     Setting(
         "admin_token", _secret, "", "The admin token; unset: made at the first start, in the data directory."
     ),
@@ -207,7 +222,22 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("shutdown_timeout_seconds", _number, "30", "Then, how long running requests may take to finish."),
     Setting(
-        "events_queued_max", _positive, "100000", "Events waiting for the database; past it requests get 503."
+        "durability",
+        _durability,
+        "power",
+        "What an event survives before its response ends: `power` (a power cut) or `crash` (of meter).",
+    ),
+    Setting(
+        "journal_bytes_max",
+        _positive,
+        "1000000000",
+        "Room for events that are not in the database; past it requests get 503.",
+    ),
+    Setting(
+        "grants_stale_seconds_max",
+        _number,
+        "86400",
+        "How long known keys go on while the database is away.",
     ),
 )
 
@@ -225,7 +255,7 @@ def load(environment: Mapping[str, str], config: Path | None = None, **options: 
     faults += [f"{CONFIG_FILE}: there is no setting named {name!r}" for name in document if name not in known]
     upstreams = _upstreams(values, environment, document, faults)
     values["database_url"] = values["database_url"] or Secret(f"sqlite:///{values['data_dir'] / 'meter.db'}")
-    faults += _secrets_faults(values)
+    faults += _faults_together(values)
     if faults:
         raise ConfigurationError(faults)
     del values["upstream_url"], values["upstream_api_key"]
@@ -366,7 +396,7 @@ class _UpstreamTable(msgspec.Struct, forbid_unknown_fields=True):
     stream_usage: str | None = None
 
 
-def _secrets_faults(values: Mapping[str, Any]) -> list[str]:
+def _faults_together(values: Mapping[str, Any]) -> list[str]:
     lengths = (("pepper", PEPPER_LENGTH_MIN), ("admin_token", ADMIN_TOKEN_LENGTH_MIN))
     faults = [
         f"METER_{name.upper()}: must be at least {length_min} characters long"
@@ -376,4 +406,6 @@ def _secrets_faults(values: Mapping[str, Any]) -> list[str]:
     on_sqlite = values["database_url"].reveal().startswith(SQLITE_PREFIX)
     if values["pepper"] is None and not on_sqlite:
         faults.append("METER_PEPPER: must be set with this database, which several servers may share")
+    if values["workers"] > 1 and on_sqlite:
+        faults.append(_WORKERS_NEED_POSTGRESQL)
     return faults

@@ -21,6 +21,7 @@ FLOORS = {
     "datadir": 1,
     "web": 2,
     "app": 3,
+    "supervisor": 3,
     "cli": 4,
     "__main__": 5,
     "__init__": -1,
@@ -30,6 +31,7 @@ SHARED = {"settings", "__init__"}
 
 LIBRARY_ROOMS = {
     "sqlalchemy": {"store"},
+    "psycopg": {"store"},
     "httpx": {"proxy", "app"},
     "litestar": {"web", "app"},
     "prometheus_client": {"metrics"},

@@ -1,7 +1,13 @@
-"""Metrics count what was settled, under labels that no client can multiply."""
+"""Metrics count what was settled, under labels that no client can multiply; in one process or in several."""
 
-from collections.abc import Iterator
+import contextlib
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -9,9 +15,10 @@ from prometheus_client.samples import Sample
 
 from meter import __version__
 from meter.core.events import Outcome, UsageEvent, UsageSource
-from meter.metrics import CONTENT_TYPE, MODELS_NAMED_MAX, OTHER, Metrics
+from meter.metrics import CONTENT_TYPE, MODELS_NAMED_MAX, OTHER, Metrics, forget, share
 
 TEAM = "search"
+ROOT = Path(__file__).parent.parent
 KINDS = {"prompt": 10, "completion": 5, "cached": 4, "cache_write": 2, "reasoning": 3}
 
 
@@ -36,7 +43,12 @@ def make(model: str = "m", **fields: object) -> UsageEvent:
 
 def samples(metrics: Metrics) -> Iterator[Sample]:
     """Read the page as Prometheus does."""
-    for family in text_string_to_metric_families(metrics.render().decode()):
+    return read(metrics.render().decode())
+
+
+def read(page: str) -> Iterator[Sample]:
+    """Read a page as Prometheus does."""
+    for family in text_string_to_metric_families(page):
         yield from family.samples
 
 
@@ -243,3 +255,166 @@ def test_two_processes_count_apart() -> None:
 def test_the_content_type_is_prometheus_own() -> None:
     """The page is announced as Prometheus' text."""
     assert CONTENT_TYPE.startswith("text/plain; version=")
+
+
+# A process that counts with others: it does what it is told, a line at a time, and says when it has.
+COUNTING = """
+import asyncio, contextlib, sys
+from meter.core.events import Outcome, UsageSource
+from meter.metrics import Metrics, count_as
+from tests.test_metrics import TEAM, make
+
+def refresh():
+    with contextlib.suppress(TimeoutError):
+        asyncio.run(asyncio.wait_for(metrics.keep_fresh(), 0.01))
+
+count_as(sys.argv[1])
+metrics = Metrics()
+print("done", flush=True)
+for line in sys.stdin:
+    exec(line)
+    print("done", flush=True)
+"""
+# What makes a series of every metric.
+EVENTS = """
+make(ttfb_ms=120, cost=1_500_000_000_000)
+make(cost=None, outcome=Outcome.INTERRUPTED, usage_source=UsageSource.ESTIMATED, status=None)
+make("made-up", outcome=Outcome.UPSTREAM_ERROR, status=404, anomalies=("total_mismatch",))
+"""
+
+
+class Counting:
+    """A process that counts in a directory, under a name."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", COUNTING, name],
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(directory)},
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()
+
+    def do(self, line: str) -> str:
+        """Have a line run, and return what it prints."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def page(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """Return the values of all series."""
+        page = self.do("print(metrics.render().decode())")
+        return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in read(page)}
+
+    def total(self, name: str) -> float:
+        """Add up the series of a metric."""
+        return sum(found for (series_name, _), found in self.page().items() if series_name == name)
+
+    def close(self) -> None:
+        """Kill the process."""
+        self.process.kill()
+        self.process.communicate()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        lines: list[str] = []
+        for line in self.process.stdout:
+            if line == "done\n":
+                return "".join(lines)
+            lines.append(line)
+        raise AssertionError("the process has ended")
+
+
+Count = Callable[[str], Counting]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Make a directory to count in."""
+    share(tmp_path / "metrics")
+    return tmp_path / "metrics"
+
+
+@pytest.fixture
+def count(directory: Path) -> Iterator[Count]:
+    """Start processes that count together."""
+    with contextlib.ExitStack() as stack:
+        yield lambda name: stack.enter_context(contextlib.closing(Counting(directory, name)))
+
+
+def test_processes_count_together(count: Count) -> None:
+    """Whichever process is asked shows what all have counted, as if it had been one, and none by itself."""
+    alone = Metrics()
+    several = [count("data-0"), count("data-1"), count("control")]
+    for event in EVENTS.strip().splitlines():
+        alone.observe(eval(event), TEAM)  # noqa: S307 (written above)
+        several[0].do(f"metrics.observe({event}, TEAM)")
+        alone.observe(eval(event), TEAM)  # noqa: S307 (written above)
+        several[1].do(f"metrics.observe({event}, TEAM)")
+    alone.refuse("not_found")
+    several[1].do("metrics.refuse('not_found')")
+
+    expected = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for sample in samples(alone)
+        if not sample.name.endswith("_created")
+    }
+    assert several[0].page() == several[1].page() == several[2].page() == expected
+
+
+def test_what_a_dead_process_counted_stays(directory: Path, count: Count) -> None:
+    """A counter goes on from where a killed process left it, under the same name and in the same files."""
+    control, first = count("control"), count("data-0")
+    first.do("for _ in range(5): metrics.observe(make(), TEAM)")
+    first.close()
+    files = set(directory.iterdir())
+
+    forget(directory, "data-0")
+    assert control.total("meter_requests_total") == 5
+    second = count("data-0")
+    assert control.total("meter_requests_total") == 5
+    second.do("metrics.observe(make(), TEAM)")
+
+    assert control.total("meter_requests_total") == 6
+    assert set(directory.iterdir()) == files
+
+
+@pytest.mark.parametrize(("across", "both"), [("sum", 7.0), ("max", 4.0)])
+def test_a_gauge_is_of_who_lives(directory: Path, count: Count, across: str, both: float) -> None:
+    """A gauge shows the sum or the largest of what the living processes last wrote down."""
+    control, one, other = count("control"), count("data-0"), count("data-1")
+    for process, number in ((control, 0), (one, 3), (other, 4)):
+        process.do(f"metrics.gauge('meter_gauge', 'A gauge.', lambda: {number}, across='{across}')")
+    for process in (one, other):
+        process.do("refresh()")
+
+    assert control.total("meter_gauge") == both
+    other.close()
+    forget(directory, "data-1")
+    assert control.total("meter_gauge") == 3
+    one.close()
+    forget(directory, "data-0")
+    assert control.total("meter_gauge") == 0
+
+
+def test_a_file_that_is_just_being_made_hinders_nobody(directory: Path, count: Count) -> None:
+    """A page is whole while another process starts, whose files are empty for a moment."""
+    control = count("control")
+    (directory / "counter_data-0.db").touch()
+
+    assert control.total("meter_build_info") == 1
+
+
+def test_the_shared_directory_starts_empty(tmp_path: Path) -> None:
+    """What an earlier server counted is gone at a start, and nobody else can read what this one counts."""
+    share(tmp_path / "metrics")
+    (tmp_path / "metrics" / "counter_data-0.db").touch()
+
+    environment = share(tmp_path / "metrics")
+
+    assert environment == {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}
+    assert list((tmp_path / "metrics").iterdir()) == []
+    assert stat.S_IMODE((tmp_path / "metrics").stat().st_mode) == 0o700

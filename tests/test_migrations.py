@@ -1,6 +1,13 @@
 """Migrations and tables are the same, in both directions."""
 
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +20,51 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from meter.cli.db import bring_up_to_date, configuration, current_revision, head_revision
-from meter.store.database import Database
+from meter.store.database import Database, DatabaseUnavailable
+from meter.store.partitions import is_partition, make_partitions
 from meter.store.tables import metadata
+from tests import services
+
+NOW = datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC)
+SERVERS = 3
+WAIT_SECONDS_MAX = 30.0
+SCHEMA = {
+    "sqlite": "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%'",
+    "postgresql": """
+        SELECT c.oid::regclass::text, pg_get_partkeydef(c.oid), pg_get_expr(c.relpartbound, c.oid),
+          (SELECT array_agg(row(a.attname, a.atttypid, a.atttypmod, a.attnotnull,
+                                pg_get_expr(d.adbin, d.adrelid))::text ORDER BY a.attnum)
+             FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+            WHERE a.attrelid = c.oid AND a.attnum > 0),
+          (SELECT array_agg(pg_get_indexdef(i.indexrelid) ORDER BY 1) FROM pg_index i WHERE i.indrelid = c.oid),
+          (SELECT array_agg(pg_get_constraintdef(k.oid) ORDER BY 1) FROM pg_constraint k WHERE k.conrelid = c.oid)
+        FROM pg_class c
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+          AND c.relname NOT LIKE 'alembic%'
+    """,
+}
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Database]]:
+    """Give what makes empty databases, of either kind."""
+    numbers = count(1)
+    with ExitStack() as stack:
+
+        def make() -> Database:
+            on_sqlite = f"sqlite:///{tmp_path / f'{next(numbers)}.db'}"
+            url = on_sqlite if request.param == "sqlite" else stack.enter_context(services.fresh_database())
+            made = Database(url)
+            stack.callback(made.dispose)
+            return made
+
+        yield make
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(empty: Callable[[], Database]) -> Database:
     """Give an empty database."""
-    opened = Database(f"sqlite:///{tmp_path / 'meter.db'}")
-    yield opened
-    opened.dispose()
+    return empty()
 
 
 def on(connection: sa.Connection) -> Config:
@@ -41,16 +83,15 @@ def downgrade(database: Database) -> None:
 def tables(database: Database) -> set[str]:
     """Return the names of meter's tables in the database."""
     with database.read() as connection:
-        return set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+        names = set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+    return {name for name in names if not is_partition(name)}
 
 
 def schema(database: Database) -> dict[str, Any]:
     """Return everything that the database says of its tables and indexes."""
     with database.read() as connection:
-        rows = connection.exec_driver_sql(
-            "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%'"
-        )
-        return {row[0]: row[1] for row in rows}
+        rows = connection.execute(sa.text(SCHEMA[connection.dialect.name])).all()
+    return {row[0]: tuple(row[1:]) for row in rows}
 
 
 def test_there_is_one_head() -> None:
@@ -98,18 +139,17 @@ def test_down_to_the_base_and_up_again(database: Database) -> None:
     assert schema(database) == first
 
 
-def test_a_migration_step_by_step_gives_the_same(database: Database, tmp_path: Path) -> None:
+def test_a_migration_step_by_step_gives_the_same(database: Database, empty: Callable[[], Database]) -> None:
     """Going up a revision at a time ends where going up at once ends."""
     bring_up_to_date(database)
     script = ScriptDirectory.from_config(configuration())
-    stepwise = Database(f"sqlite:///{tmp_path / 'stepwise.db'}")
+    stepwise = empty()
 
     for revision in reversed(list(script.walk_revisions())):
         with stepwise.write() as connection:
             command.upgrade(on(connection), revision.revision)
 
     assert schema(stepwise) == schema(database)
-    stepwise.dispose()
 
 
 def test_migrations_and_tables_are_the_same(database: Database) -> None:
@@ -117,7 +157,8 @@ def test_migrations_and_tables_are_the_same(database: Database) -> None:
     bring_up_to_date(database)
 
     with database.read() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        compared = {"compare_type": True, "include_name": lambda name, *_: not is_partition(name or "")}
+        context = MigrationContext.configure(connection, opts=compared)
         differences = compare_metadata(context, metadata)
 
     assert differences == []
@@ -133,17 +174,16 @@ def test_alembics_own_check_finds_nothing(database: Database) -> None:
     assert current_revision(database) == head_revision()
 
 
-def test_defaults_and_constraints_are_the_same(database: Database, tmp_path: Path) -> None:
+def test_defaults_and_constraints_are_the_same(database: Database, empty: Callable[[], Database]) -> None:
     """What Alembic does not compare, names of constraints and defaults of the database, is the same too."""
     bring_up_to_date(database)
-    made = Database(f"sqlite:///{tmp_path / 'made.db'}")
+    made = empty()
     with made.write() as connection:
         metadata.create_all(connection)
 
     found = [described(each) for each in (database, made)]
 
     assert found[0] == found[1]
-    made.dispose()
 
 
 def described(database: Database) -> dict[str, Any]:
@@ -170,8 +210,73 @@ def test_a_migration_that_fails_changes_nothing(database: Database) -> None:
     with database.write() as connection:
         connection.exec_driver_sql("CREATE TABLE usage_15m (in_the_way INTEGER)")
 
-    with pytest.raises(sa.exc.OperationalError, match="already exists"):
+    with pytest.raises(sa.exc.DBAPIError, match="already exists"):
         bring_up_to_date(database)
 
     assert tables(database) == {"usage_15m"}
     assert current_revision(database) is None
+
+
+def test_migrations_that_run_at_once_wait_for_each_other(database: Database, tmp_path: Path) -> None:
+    """Of several servers that start at once one migrates, and the others find it done."""
+    environment = {
+        "METER_DATABASE_URL": database.url.render_as_string(hide_password=False),
+        "METER_DATA_DIR": str(tmp_path / "data"),
+        "METER_PEPPER": "a pepper that is long enough to be a secret",
+    }
+    command_line = [sys.executable, "-m", "meter", "db", "upgrade"]
+
+    servers = [
+        subprocess.Popen(command_line, env=os.environ | environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(SERVERS)
+    ]
+    told = [server.communicate(timeout=WAIT_SECONDS_MAX)[0].strip() for server in servers]
+
+    assert [server.returncode for server in servers] == [0] * SERVERS, told
+    assert current_revision(database) == head_revision()
+
+
+@pytest.fixture
+def postgres() -> Iterator[Database]:
+    """Give an empty PostgreSQL database."""
+    with services.fresh_database() as url:
+        opened = Database(url)
+        yield opened
+        opened.dispose()
+
+
+def test_the_check_is_clean_with_partitions(postgres: Database) -> None:
+    """The partitions that servers make are none of the migrations' business, and go with the ledger."""
+    bring_up_to_date(postgres)
+    make_partitions(postgres, NOW)
+
+    with postgres.write() as connection:
+        command.check(on(connection))
+    downgrade(postgres)
+
+    with postgres.read() as connection:
+        assert set(sa.inspect(connection).get_table_names()) == {"alembic_version"}
+
+
+def test_a_migration_does_not_wait_long_for_a_lock(postgres: Database) -> None:
+    """Where somebody holds a table, the migration gives up, changes nothing, and can be run again."""
+    bring_up_to_date(postgres)
+    began = time.monotonic()
+
+    with postgres.write() as holder:
+        holder.exec_driver_sql("SELECT count(*) FROM usage_15m")
+        with pytest.raises(DatabaseUnavailable, match="lock timeout"):
+            downgrade(postgres)
+    took = time.monotonic() - began
+
+    assert took < 2 * 4
+    assert current_revision(postgres) == head_revision()
+
+
+def test_a_statement_of_a_migration_may_take_so_long_only(postgres: Database) -> None:
+    """How long a statement may take is decided by whoever runs the migrations."""
+    with (
+        pytest.raises(DatabaseUnavailable, match="statement timeout"),
+        postgres.write_long(0.1) as connection,
+    ):
+        connection.exec_driver_sql("SELECT pg_sleep(10)")

@@ -1,5 +1,6 @@
 """The command line: thin commands over the same functions that the servers use."""
 
+import os
 import sys
 
 import click
@@ -26,6 +27,8 @@ for command in (serve.serve, keys.keys, teams.teams, report.report, verify.verif
 
 def main() -> None:
     """Run a command; whatever it refuses is one sentence on standard error."""
+    # Keys' digests and who spent what are nobody else's business on this machine.
+    os.umask(0o077)
     try:
         meter()
     except ConfigurationError as fault:

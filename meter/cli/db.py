@@ -11,6 +11,9 @@ from alembic.script import ScriptDirectory
 from meter.cli import opening
 from meter.store.database import Database
 
+# What a statement of a migration may take on PostgreSQL; a server that starts does not wait longer.
+STATEMENT_SECONDS = 300.0
+
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -29,12 +32,12 @@ def configuration() -> Config:
     return config
 
 
-def bring_up_to_date(database: Database) -> None:
+def bring_up_to_date(database: Database, statement_seconds: float = STATEMENT_SECONDS) -> None:
     """Run the migrations that the database has not seen, all of them or none."""
     config = configuration()
     if current_revision(database) == head_revision():
         return
-    with database.write() as connection:
+    with database.write_long(statement_seconds) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -56,11 +59,19 @@ def db() -> None:
 
 
 @db.command()
-def upgrade() -> None:
+@click.option(
+    "--statement-timeout",
+    type=click.FloatRange(min=1),
+    default=STATEMENT_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="End a statement that takes longer, on PostgreSQL.",
+)
+def upgrade(statement_timeout: float) -> None:
     """Bring the tables to the version that this meter expects."""
     with opening.database(opening.settings()) as database:
         before = current_revision(database)
-        bring_up_to_date(database)
+        bring_up_to_date(database, statement_timeout)
         click.echo(f"{before or 'empty'} -> {current_revision(database)}")
 
 

@@ -1,33 +1,32 @@
-"""`meter serve`: the first start, what it shows, and the servers."""
+"""`meter serve`: the first start, what it shows, and the servers, in this process or in several."""
 
-import asyncio
 import logging
-import secrets
+import os
+import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 import msgspec
-import uvloop
 
-from meter import app
+from meter import app, metrics
 from meter.cli import opening
 from meter.cli.db import bring_up_to_date
-from meter.datadir import ADMIN_TOKEN_FILE, claim, prepare, read_or_make
-from meter.settings import ConfigurationError, Settings
+from meter.cli.work import Options, Orders, open_credentials, run, set_up_logging
+from meter.datadir import ADMIN_TOKEN_FILE, claim, prepare
+from meter.settings import Settings
 from meter.store import teams
 from meter.store.database import Database
+from meter.supervisor import Program, Supervisor
 
 log = logging.getLogger(__name__)
 
 FIRST_TEAM = "default"
 FIRST_KEY = "first"
-
-_NO_UPSTREAM = (
-    "no upstream is configured. Set ROUTERHUB_API_KEY for RouterHub; or METER_UPSTREAM_URL, and "
-    "METER_UPSTREAM_API_KEY where that server wants one; or [[upstreams]] in meter.toml; or try meter "
-    "without a provider: meter serve --sample"
-)
+METRICS_DIRECTORY = "metrics"
+# Beyond what children may take by the settings: for the interpreter, and for closing the database.
+CHILDREN_SECONDS = app.CLOSING_SECONDS + 5.0
 
 
 @click.command()
@@ -36,33 +35,59 @@ _NO_UPSTREAM = (
 @click.option("--port", help="Port of the data listener.")
 @click.option("--admin-host", help="Address of the control listener.")
 @click.option("--admin-port", help="Port of the control listener.")
+@click.option("--workers", help="Processes that serve requests; more than one need PostgreSQL.")
 @click.option("--sample", is_flag=True, help="Answer from a built-in sample provider; needs no account.")
-def serve(config: Path | None, sample: bool, **options: str | None) -> None:  # noqa: FBT001 (click's flag)
+def serve(config: Path | None, sample: bool, **settings: str | None) -> None:  # noqa: FBT001 (click's flag)
     """Start the proxy and its control listener."""
-    _set_up_logging()
-    settings = _with_upstream(opening.settings(config, **options), sample=sample)
-    prepare(settings.data_dir)
-    claim(settings.data_dir)
-    admin_token, made = _admin_token(settings)
-    credentials = app.Credentials(pepper=opening.pepper(settings), admin_token=admin_token)
-    with opening.database(settings) as database:
+    set_up_logging()
+    options = Options(config=config, sample=sample, settings=settings)
+    configured = options.load()
+    prepare(configured.data_dir)
+    lock = claim(configured.data_dir)
+    credentials, token_is_new = open_credentials(configured)
+    with opening.database(configured) as database:
         bring_up_to_date(database)
         first_key = _first_start(database, credentials)
-        notes = _Notes(settings, first_key, admin_token if made else None)
+        notes = _Notes(configured, first_key, credentials.admin_token if token_is_new else None)
         with (
-            app.listen(settings.host, settings.port) as data,
-            app.listen(settings.admin_host, settings.admin_port) as control,
-            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+            app.listen(configured.host, configured.port) as data,
+            app.listen(configured.admin_host, configured.admin_port) as control,
         ):
             notes.show(app.address(data), app.address(control))
-            runner.run(_serve(settings, database, credentials, app.Listeners(data, control)))
+            if configured.workers == 1:
+                run(partial(app.serve, configured, database, credentials, app.Listeners(data, control)))
+            else:
+                database.dispose()
+                _supervise(configured, options, data, control, lock)
         database.checkpoint()
 
 
-async def _serve(
-    settings: Settings, database: Database, credentials: app.Credentials, listeners: app.Listeners
+def _supervise(
+    settings: Settings, options: Options, data: socket.socket, control: socket.socket, lock: int
 ) -> None:
-    await app.serve(settings, database, credentials, listeners, app.stop_on_signals())
+    """Serve with children, which hold the data directory as long as any of them lives."""
+    counts = settings.data_dir / METRICS_DIRECTORY
+    programs = [
+        _program(f"data-{number}", data, Orders(data=data.fileno(), options=options))
+        for number in range(settings.workers)
+    ]
+    programs.append(_program("control", control, Orders(control=control.fileno(), options=options)))
+    supervisor = Supervisor(
+        programs,
+        environment=os.environ | metrics.share(counts),
+        kept=(lock,),
+        ended=lambda name: metrics.forget(counts, name),
+        patience_seconds=settings.shutdown_delay_seconds
+        + settings.shutdown_timeout_seconds
+        + CHILDREN_SECONDS,
+    )
+    if not supervisor.run():
+        sys.exit(1)
+
+
+def _program(name: str, listener: socket.socket, orders: Orders) -> Program:
+    command = (sys.executable, "-m", "meter", "work", name)
+    return Program(name=name, command=command, orders=msgspec.json.encode(orders) + b"\n", listener=listener)
 
 
 class _Notes:
@@ -101,20 +126,6 @@ class _Notes:
         return f"    curl -s {data_url}/v1/chat/completions {headers} -d '{body}'"
 
 
-def _with_upstream(settings: Settings, *, sample: bool) -> Settings:
-    if sample:
-        return msgspec.structs.replace(settings, upstreams=(app.SAMPLE,))
-    if not settings.upstreams:
-        raise ConfigurationError([_NO_UPSTREAM])
-    return settings
-
-
-def _admin_token(settings: Settings) -> tuple[str, bool]:
-    if settings.admin_token is not None:
-        return settings.admin_token.reveal(), False
-    return read_or_make(settings.data_dir / ADMIN_TOKEN_FILE, lambda: secrets.token_urlsafe(32))
-
-
 def _first_start(database: Database, credentials: app.Credentials) -> str | None:
     """Make the first team and key where there is no team yet; returns the key's secret."""
     if teams.list_all(database):
@@ -122,18 +133,3 @@ def _first_start(database: Database, credentials: app.Credentials) -> str | None
     team = app.register_team(database, FIRST_TEAM)
     _, secret = app.issue_key(database, credentials.pepper, team.id, FIRST_KEY, None)
     return secret
-
-
-def _set_up_logging() -> None:
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # They say at every request what the ledger says better, and httpx would say the upstream's URL.
-    for name in ("httpx", "httpcore", "alembic", "uvicorn"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
-
-
-def _is_no_cut(record: logging.LogRecord) -> bool:
-    # Returning without an end is how the relay shows a client that its response was cut.
-    return "without completing response" not in str(record.msg)

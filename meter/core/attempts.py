@@ -87,6 +87,12 @@ def conclude(attempt: Attempt, ending: Ending, observation: Observation | None) 
     return event if observation is None else _with_response(event, observation)
 
 
+def interrupted(attempt: Attempt, emitted_tokens: int) -> UsageEvent:
+    """Make the event of an attempt whose process died after so many tokens had been emitted."""
+    observation = Observation(emitted_tokens=emitted_tokens)
+    return conclude(attempt, Ending(outcome=Outcome.INTERRUPTED), observation)
+
+
 def _with_response(event: UsageEvent, observation: Observation) -> UsageEvent:
     cost = observation.upstream_cost
     return msgspec.structs.replace(
@@ -111,6 +117,9 @@ def _usage(
         return UsageSource.ESTIMATED, TokenUsage(prompt_tokens=attempt.prompt_estimate, completion_tokens=0)
     usage = observation.usage
     if usage is None or not observation.usable or not _chargeable(usage):
+        return _without_usage(attempt, ending, observation)
+    if ending.outcome is not Outcome.OK and not usage.total_tokens:
+        # What was cut before it said more than zeros has not reported yet.
         return _without_usage(attempt, ending, observation)
     if ending.outcome is not Outcome.OK and observation.emitted_since_usage:
         # The usage was a running count, and more was emitted after it.

@@ -58,6 +58,13 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     """How its streams are metered; `None` is as the upstream and the settings say."""
 
 
+class Snapshot(msgspec.Struct, frozen=True):
+    """All grants by the digests of their keys, as they were at a time; `None` is never."""
+
+    taken_at: datetime | None
+    grants: dict[bytes, Grant]
+
+
 class Minting(NamedTuple):
     """What making a key takes from outside: randomness, the time, and the pepper."""
 

@@ -1,21 +1,27 @@
-"""The shipper: takes settled events off the event loop's hands and delivers them to the ledger in batches.
+"""The shipper: one thread that delivers settled events from journals to the ledger, in idempotent batches.
 
-One thread writes. A batch whose delivery fails, or ends in the unknown, is delivered again: the ledger counts
-an event only once.
+A batch whose delivery fails, or ends in the unknown, is delivered again: the ledger counts an event once. A
+batch that the ledger refuses for what is in it is cut in halves until the event at fault stands alone, and
+that goes to quarantine.
 """
 
 import logging
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from meter.core.events import UsageEvent
+from meter.journal.backlog import Backlog
+from meter.journal.quarantine import Quarantine
 
 BATCH_EVENTS_MAX = 1000
+# Waiting this long for company makes batches of what comes together.
+LINGER_SECONDS = 0.02
 RETRY_SECONDS_FIRST = 0.1
 RETRY_SECONDS_MAX = 5.0
-UPKEEP_SECONDS = 30.0
+ADOPT_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -24,81 +30,132 @@ class Sink(Protocol):
     """Where events go: appends those that are not there yet, and returns how many they were."""
 
     def __call__(self, events: Sequence[UsageEvent], /) -> int:
-        """Append the events."""
+        """Append the events; raises whatever goes wrong."""
+
+
+class Abandoned(Exception):
+    """The process ends before the ledger came back; the journal keeps what is left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """How a batch gets into the ledger, however long that takes."""
+
+    sink: Sink
+    refusal: type[Exception]
+    """What the sink raises for an event that it will never take."""
+    quarantine: Quarantine
+    abandoned: threading.Event
+
+    def deliver(self, events: Sequence[UsageEvent]) -> None:
+        """Deliver a batch; raises `Abandoned` where the process ends first."""
+        pause = RETRY_SECONDS_FIRST
+        while events:
+            try:
+                self.sink(events)
+            except self.refusal as refusal:
+                self._bisect(events, refusal)
+            except Exception as fault:
+                log.warning("the ledger took no events (%s); trying again in %.1f s", fault, pause)
+                if self.abandoned.wait(pause):
+                    raise Abandoned from fault
+                pause = min(pause * 2, RETRY_SECONDS_MAX)
+                continue
+            return
+
+    def _bisect(self, events: Sequence[UsageEvent], refusal: Exception) -> None:
+        if len(events) == 1:
+            log.error("the ledger refuses event %s: %s", events[0].event_id, refusal)
+            self.quarantine.keep_event(events[0], str(refusal))
+            return
+        half = len(events) // 2
+        self.deliver(events[:half])
+        self.deliver(events[half:])
 
 
 class Shipper:
-    """A queue of events and the thread that empties it."""
+    """The thread: ships this process's journal, adopts those of the dead, and keeps house."""
 
-    def __init__(self, sink: Sink, *, upkeep: Callable[[], None], queued_max: int) -> None:
-        self._sink = sink
+    def __init__(
+        self,
+        backlog: Backlog,
+        delivery: Delivery,
+        *,
+        holder: str,
+        adopt: Callable[[], None],
+        upkeep: Callable[[], None],
+    ) -> None:
+        self._backlog = backlog
+        self._delivery = delivery
+        self._holder = holder
+        self._adopt = adopt
         self._upkeep = upkeep
-        self._queued_max = queued_max
-        self._queue: deque[UsageEvent] = deque()
-        self._wake = threading.Condition()
+        self._wake = threading.Event()
         self._closing = threading.Event()
-        self._abandoned = threading.Event()
+        self._empty_at = time.monotonic()
+        self.shipped = 0
+        """How many of this process's events the ledger has."""
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
 
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    def has_room(self) -> bool:
-        """Say whether more events may come; what has been admitted is always accepted."""
-        return len(self._queue) < self._queued_max
+    @property
+    def lag_seconds(self) -> float:
+        """How long ago everything had been shipped."""
+        return time.monotonic() - self._empty_at
 
     def start(self) -> None:
-        """Start delivering."""
+        """Start shipping."""
         self._thread.start()
 
-    def accept(self, event: UsageEvent) -> None:
-        """Queue one event; never blocks for longer than it takes to append it."""
-        with self._wake:
-            self._queue.append(event)
-            self._wake.notify()
+    def wake(self) -> None:
+        """Say that there is something to ship; may be called from any thread."""
+        self._wake.set()
 
-    def close(self, timeout_seconds: float) -> int:
-        """Deliver what is queued, for at most this long; returns how many events are left undelivered."""
+    def close(self, timeout_seconds: float) -> bool:
+        """Ship what is left, for at most this long; returns whether everything was."""
         self._closing.set()
-        with self._wake:
-            self._wake.notify()
+        self._wake.set()
         self._thread.join(timeout_seconds)
-        self._abandoned.set()
-        return len(self._queue)
+        self._delivery.abandoned.set()
+        self._thread.join()
+        return not self._has_more()
 
     def _run(self) -> None:
-        while self._wait_for_events():
-            batch = [self._queue[at] for at in range(min(len(self._queue), BATCH_EVENTS_MAX))]
-            if self._deliver(batch):
-                for _ in batch:
-                    self._queue.popleft()
-
-    def _wait_for_events(self) -> bool:
-        """Wait until there is something to deliver; false when closing and nothing is left."""
-        while not self._queue:
-            if self._closing.is_set():
-                return False
-            with self._wake:
-                if not self._queue and not self._closing.is_set() and not self._wake.wait(UPKEEP_SECONDS):
-                    self._keep_up()
-        return not self._abandoned.is_set()
-
-    def _deliver(self, batch: Sequence[UsageEvent]) -> bool:
-        pause = RETRY_SECONDS_FIRST
-        while not self._abandoned.is_set():
-            try:
-                self._sink(batch)
-            except Exception:
-                # Whatever went wrong, the events are still queued, and delivering twice does no harm.
-                log.exception("the ledger did not take %d events; trying again in %.1f s", len(batch), pause)
-                self._abandoned.wait(pause)
-                pause = min(pause * 2, RETRY_SECONDS_MAX)
-            else:
-                return True
-        return False
-
-    def _keep_up(self) -> None:
         try:
-            self._upkeep()
+            self._work()
+        except Abandoned:
+            log.warning("the ledger is away: what is left is shipped when a server finds the journal")
+
+    def _work(self) -> None:
+        next_round = 0.0
+        while True:
+            self._ship()
+            if self._closing.is_set():
+                return
+            if time.monotonic() >= next_round:
+                self._guarded(self._adopt, "the adoption of journals")
+                self._guarded(self._upkeep, "the upkeep")
+                next_round = time.monotonic() + ADOPT_SECONDS
+            if self._wake.wait(max(0.0, next_round - time.monotonic())):
+                self._closing.wait(LINGER_SECONDS)
+                self._wake.clear()
+
+    def _ship(self) -> None:
+        while (batch := self._backlog.take(BATCH_EVENTS_MAX)) is not None:
+            for lost in batch.lost:
+                log.error("segment %d of this journal is damaged at %d", lost.segment, lost.damage.start)
+                self._delivery.quarantine.keep_lost(self._holder, lost)
+            self._delivery.deliver(batch.events)
+            self._backlog.acknowledge(batch)
+            self.shipped += len(batch.events)
+        self._empty_at = time.monotonic()
+
+    def _has_more(self) -> bool:
+        return self._backlog.take(1) is not None
+
+    def _guarded(self, work: Callable[[], None], what: str) -> None:
+        try:
+            work()
+        except Abandoned:
+            raise
         except Exception:
-            log.exception("the database's upkeep failed; it is tried again in %.0f s", UPKEEP_SECONDS)
+            log.exception("%s failed; it is tried again in %.0f s", what, ADOPT_SECONDS)

@@ -6,22 +6,27 @@ that no request waits for the database in the common case.
 """
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from meter.core.clock import Clock
-from meter.core.errors import InvalidKey, InvalidRequest
-from meter.core.keys import Grant, well_formed
+from meter.core.errors import InvalidKey, InvalidRequest, MeteringUnavailable
+from meter.core.keys import Grant, Snapshot, well_formed
 
 GRANT_SECONDS_MAX = 5.0
 REFRESH_AFTER_SECONDS = 2.0
+# A database that hangs must not make requests hang.
+LOOK_UP_SECONDS_MAX = 0.3
 # Wrong keys are remembered too; the bound keeps a flood of them from filling the memory.
 GRANTS_REMEMBERED_MAX = 50_000
 
 _KEY_HEADERS = frozenset({b"x-api-key", b"api-key", b"x-goog-api-key"})
 _KEY_PARAMETERS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token"})
+
+log = logging.getLogger(__name__)
 
 FindGrant = Callable[[bytes], Awaitable[Grant | None]]
 
@@ -34,15 +39,39 @@ class _Remembered(NamedTuple):
 class Gate:
     """Admits requests by their key."""
 
-    def __init__(self, *, find_grant: FindGrant, digest: Callable[[str], bytes], clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        find_grant: FindGrant,
+        digest: Callable[[str], bytes],
+        clock: Clock,
+        stale_seconds_max: float = 0.0,
+    ) -> None:
         self._find_grant = find_grant
         self._digest = digest
         self._clock = clock
+        self._stale_seconds_max = stale_seconds_max
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
         self._refreshing: dict[bytes, asyncio.Task[Grant | None]] = {}
+        self._snapshot = Snapshot(None, {})
+        self._away = False
+
+    @property
+    def database_away(self) -> bool:
+        """Whether the last look-up got no answer."""
+        return self._away
+
+    @property
+    def has_snapshot(self) -> bool:
+        """Whether all keys were known at some time, so that the known ones can be told from others."""
+        return self._snapshot.taken_at is not None
 
     async def admit(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Grant:
-        """Return the grant of the request's key; raises `InvalidKey`, the same for whatever is wrong."""
+        """Return the grant of the request's key; raises `InvalidKey`, the same for whatever is wrong.
+
+        With the database away, keys known from before go on for a while; for others it raises
+        `MeteringUnavailable`, because nobody can say that they are wrong.
+        """
         key = credential(headers, query)
         if not well_formed(key):
             raise InvalidKey
@@ -51,20 +80,42 @@ class Gate:
             raise InvalidKey
         return grant
 
+    def take_snapshot(self, snapshot: Snapshot) -> None:
+        """Take in all grants there were at some time, for when the database is away."""
+        self._snapshot = snapshot
+
     async def aclose(self) -> None:
         """Wait for the look-ups under way."""
         await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
 
     async def _grant(self, digest: bytes) -> Grant | None:
         remembered = self._remembered.get(digest)
-        if remembered is None:
-            return await self._look_up(digest)
-        age = self._clock.monotonic() - remembered.at
-        if age >= GRANT_SECONDS_MAX:
-            return await self._look_up(digest)
-        if age >= REFRESH_AFTER_SECONDS:
-            self._look_up(digest)
-        return remembered.grant
+        age = float("inf") if remembered is None else self._clock.monotonic() - remembered.at
+        if remembered is not None and age < GRANT_SECONDS_MAX:
+            if age >= REFRESH_AFTER_SECONDS:
+                self._look_up(digest)
+            return remembered.grant
+        task = self._look_up(digest)
+        fallback = self._from_before(digest, remembered, age)
+        if self._away and fallback is not None:
+            # Nobody waits for a database that did not answer the last time.
+            return fallback
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), LOOK_UP_SECONDS_MAX)
+        except (MeteringUnavailable, TimeoutError):
+            self._away = True
+            if fallback is None:
+                raise MeteringUnavailable("Keys cannot be looked up now; try again soon.") from None
+            return fallback
+
+    def _from_before(self, digest: bytes, remembered: _Remembered | None, age: float) -> Grant | None:
+        """Return what was known of a key before the database went away, unless that is too long ago."""
+        if remembered is not None and age < self._stale_seconds_max:
+            return remembered.grant
+        taken_at = self._snapshot.taken_at
+        if taken_at is None or (self._clock.now() - taken_at).total_seconds() > self._stale_seconds_max:
+            return None
+        return self._snapshot.grants.get(digest)
 
     def _look_up(self, digest: bytes) -> asyncio.Task[Grant | None]:
         # Many requests may ask for one key at once; they share one look-up.
@@ -72,8 +123,15 @@ class Gate:
         if task is None:
             task = asyncio.create_task(self._refresh(digest))
             self._refreshing[digest] = task
-            task.add_done_callback(lambda _: self._refreshing.pop(digest, None))
+            task.add_done_callback(lambda done: self._looked_up(digest, done))
         return task
+
+    def _looked_up(self, digest: bytes, task: asyncio.Task[Grant | None]) -> None:
+        self._refreshing.pop(digest, None)
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            log.warning("a key could not be looked up: %s", fault)
+        self._away = fault is not None
 
     async def _refresh(self, digest: bytes) -> Grant | None:
         at = self._clock.monotonic()

@@ -21,11 +21,12 @@ from meter.proxy.upstream import Exchange, UpstreamClosedError, UpstreamStalledE
 
 # Chunks are at most 64 KiB, so that a stream holds at most half a megabyte between its two sides.
 CHUNKS_QUEUED_MAX = 8
+# What a killed process forgets of its streams is at most what was emitted in this time.
+PROGRESS_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
 Open = Callable[[], Awaitable[Exchange]]
-Settle = Callable[[UsageEvent], None]
 CountTokens = Callable[[str], int]
 
 
@@ -34,6 +35,16 @@ class Head(NamedTuple):
 
     status: int
     headers: Pairs
+
+
+class Books(NamedTuple):
+    """Where an attempt is accounted for."""
+
+    progress: Callable[[str, int], None]
+    """Note how many tokens of an attempt have been emitted so far."""
+    settle: Callable[[UsageEvent], Awaitable[None]]
+    """Write the event at once; what it returns is done when the event is safe."""
+    count_tokens: CountTokens
 
 
 class Plan(NamedTuple):
@@ -48,14 +59,12 @@ class Plan(NamedTuple):
 class Pump:
     """One attempt: reads the upstream, feeds the tap, settles, whatever the client does."""
 
-    def __init__(
-        self, attempt: Attempt, plan: Plan, *, settle: Settle, count_tokens: CountTokens, clock: Clock
-    ) -> None:
+    def __init__(self, attempt: Attempt, plan: Plan, *, books: Books, clock: Clock) -> None:
         self._attempt = attempt
         self._plan = plan
-        self._settle = settle
-        self._count_tokens = count_tokens
+        self._books = books
         self._clock = clock
+        self._noted_at = clock.monotonic()
         self._loop = asyncio.get_running_loop()
         self._head: asyncio.Future[Head] = self._loop.create_future()
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_QUEUED_MAX)
@@ -103,7 +112,8 @@ class Pump:
         try:
             outcome = await self._carry_out(started)
         finally:
-            self._account(outcome, started)
+            safe = self._account(outcome, started)
+        await safe
         await self._hand_over_end()
 
     async def _carry_out(self, started: float) -> Outcome:
@@ -140,7 +150,7 @@ class Pump:
             content_type=content_type,
             content_encoding=encoding,
             response_cost=value_of(exchange.headers, b"x-litellm-response-cost") or None,
-            count_tokens=self._count_tokens,
+            count_tokens=self._books.count_tokens,
         )
         headers = for_client(exchange.headers, self._attempt.event_id)
         if self._plan.strips and is_event_stream(content_type):
@@ -172,8 +182,13 @@ class Pump:
             await self._queue_up(self._stripper.finish())
 
     def _observe(self, chunk: bytes) -> None:
-        if self._tap is not None:
-            self._tap.feed(chunk)
+        if self._tap is None:
+            return
+        self._tap.feed(chunk)
+        now = self._clock.monotonic()
+        if now - self._noted_at >= PROGRESS_SECONDS:
+            self._noted_at = now
+            self._books.progress(self._attempt.event_id, self._tap.emitted_tokens)
 
     async def _deliver(self, chunk: bytes) -> None:
         await self._queue_up(chunk if self._stripper is None else self._stripper.feed(chunk))
@@ -187,7 +202,7 @@ class Pump:
         refused = self._status is not None and not succeeded(self._status)
         return Outcome.UPSTREAM_ERROR if refused else outcome
 
-    def _account(self, outcome: Outcome, started: float) -> None:
+    def _account(self, outcome: Outcome, started: float) -> Awaitable[None]:
         if not self._head.done():
             self._head.set_exception(UpstreamUnreachable("The request was ended before an answer came."))
         # Whoever asks for the head gets the exception; nobody may be left to ask.
@@ -199,9 +214,8 @@ class Pump:
             duration_ms=self._ms_since(started),
             anomalies=self._anomalies_found(),
         )
-        self._settle(
-            conclude(self._attempt, ending, self._tap.finish(cut=not self._whole) if self._tap else None)
-        )
+        observation = None if self._tap is None else self._tap.finish(cut=not self._whole)
+        return self._books.settle(conclude(self._attempt, ending, observation))
 
     def _anomalies_found(self) -> tuple[str, ...]:
         gave_up = self._stripper is not None and self._stripper.gave_up

@@ -24,7 +24,6 @@ from meter.core.attempts import Attempt
 from meter.core.clock import Clock
 from meter.core.errors import (
     MeterError,
-    MeteringUnavailable,
     NotFound,
     RequestTooLarge,
     UnsupportedEncoding,
@@ -36,7 +35,7 @@ from meter.core.splice import include_usage
 from meter.core.stream_usage import ENSURE, mode_for
 from meter.proxy.gate import Gate
 from meter.proxy.headers import Pairs, for_client, value_of
-from meter.proxy.pump import CountTokens, Plan, Pump, Pumps
+from meter.proxy.pump import Books, CountTokens, Plan, Pump, Pumps
 from meter.proxy.routes import Match, match
 from meter.proxy.upstream import Upstream, UpstreamClosedError, UpstreamStalledError, choose
 
@@ -64,8 +63,10 @@ class Accounting(NamedTuple):
     """What the relay needs of those who keep the books."""
 
     new_id: Callable[[], str]
-    has_room: Callable[[], bool]
-    record: Callable[[UsageEvent, Grant], None]
+    begin: Callable[[Attempt], None]
+    """Take note of an attempt before it begins; raises `MeteringUnavailable`."""
+    progress: Callable[[str, int], None]
+    settle: Callable[[UsageEvent, Grant], Awaitable[None]]
     refused: Callable[[str], None]
     count_tokens: CountTokens
     estimate_prompt: Callable[[dict[str, Any]], int]
@@ -118,8 +119,6 @@ class Relay:
         body = await read_body(receive, headers, self.limits.body_bytes_max)
         facts = read_request(body)
         upstream = self._upstream(facts.model)
-        if not self.accounting.has_room():
-            raise MeteringUnavailable("The ledger is too far behind to take this request; try again soon.")
         attempt = self._attempt(found, grant, upstream, facts, tags)
         asks = facts.stream and self._mode(grant, upstream) == ENSURE
         sent = include_usage(body) if asks else body
@@ -136,13 +135,13 @@ class Relay:
             strips=spliced,
             hangup_grace_seconds=self.limits.hangup_grace_seconds,
         )
-        pump = Pump(
-            attempt,
-            plan,
-            settle=lambda event: self.accounting.record(event, grant),
+        books = Books(
+            progress=self.accounting.progress,
+            settle=lambda event: self.accounting.settle(event, grant),
             count_tokens=self.accounting.count_tokens,
-            clock=self.clock,
         )
+        self.accounting.begin(attempt)
+        pump = Pump(attempt, plan, books=books, clock=self.clock)
         self.pumps.start(pump)
         await _hand_on(pump, receive, send)
 

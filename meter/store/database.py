@@ -1,96 +1,91 @@
-"""Engines and transactions: `read()` sees one state of the database, `write()` commits or changes nothing.
+"""The database: `read()` sees one state of it, `write()` commits or changes nothing.
 
-SQLite serves one server. Up to 3.51.2 it can corrupt a WAL database when a checkpoint races another
-connection's commit, so that nothing checkpoints by itself: every write transaction, the CLI's too, holds
-`flock(writer.lock)`, and the server checkpoints under the same lock.
+Key look-ups, writes and long reads have pools of their own, so that no number of reports keeps a key waiting.
+What goes wrong is told apart in `meter.store.failures`: `DatabaseUnavailable` passes, `RowRefused` does not.
 """
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql as postgresql_dialect
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 
-SQLITE_BUSY_TIMEOUT_MS = 5000
+from meter.store import postgresql, sqlite
+from meter.store.failures import DatabaseUnavailable, RowRefused, told_apart
+from meter.store.purpose import READING, READING_LONG, WRITING, Purpose
+
+__all__ = ["Database", "DatabaseUnavailable", "RowRefused"]
 
 
 class Database:
     """One database under one URL; made once by whoever wires things, and disposed of by it."""
 
     def __init__(self, url: str) -> None:
-        self.url = sa.make_url(url)
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        parsed = sa.make_url(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.url = parsed if self.is_sqlite else postgresql.driver_url(parsed)
         self.path = Path(self.url.database or "") if self.is_sqlite else None
-        self.engine = sa.create_engine(self.url, connect_args=self._connect_args())
-        if self.is_sqlite:
-            sa.event.listen(self.engine, "connect", _prepare_sqlite)
-            sa.event.listen(self.engine, "begin", _begin_sqlite)
+        self._reader, self._writer, self._long_reader = (
+            self._engine(purpose) for purpose in (READING, WRITING, READING_LONG)
+        )
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """Give a connection that sees one consistent state."""
-        with self.engine.connect() as connection, connection.begin():
+        """Give a connection that sees one consistent state, for a short look."""
+        with told_apart(), self._reader.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def read_long(self) -> Iterator[sa.Connection]:
+        """Give a connection that sees one consistent state, for reports and other long reads."""
+        with told_apart(), self._long_reader.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """Give a connection whose transaction commits at the end, or rolls back on an error."""
-        with self._writer_lock(), self.engine.connect() as connection:
-            writer = connection.execution_options(meter_write=True)
-            with writer.begin():
-                yield writer
+        """Give a connection whose transaction commits at the end, or rolls back on an error.
+
+        Writers to SQLite come one after the other. On PostgreSQL they run side by side, and what one reads
+        may have changed when it writes: let a single statement decide, or lock the row.
+        """
+        with told_apart(), self._writer_lock(), self._writer.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write_long(self, statement_seconds: float) -> Iterator[sa.Connection]:
+        """Write where a statement may take this long, as in migrations; on a connection that is not kept."""
+        engine = self._engine(WRITING._replace(statement_seconds=statement_seconds))
+        try:
+            with told_apart(), self._writer_lock(), engine.connect() as connection, connection.begin():
+                yield connection
+        finally:
+            engine.dispose()
 
     def insert(self, table: sa.Table) -> Any:
         """Make the dialect's INSERT, which knows ON CONFLICT."""
-        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+        return sqlite_dialect.insert(table) if self.is_sqlite else postgresql_dialect.insert(table)
 
     def checkpoint(self) -> None:
         """Move SQLite's log into its database file; nothing to do elsewhere."""
-        if not self.is_sqlite:
-            return
-        with self._writer_lock(), self.engine.connect() as connection:
-            raw = connection.connection.cursor()
-            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            raw.close()
+        if self.is_sqlite:
+            with told_apart(), self._writer_lock():
+                sqlite.checkpoint(self._writer)
 
     def dispose(self) -> None:
         """Close all connections."""
-        self.engine.dispose()
+        for engine in (self._reader, self._writer, self._long_reader):
+            engine.dispose()
 
-    def _connect_args(self) -> dict[str, Any]:
-        if not self.is_sqlite:
-            return {}
-        return {"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}
+    def _engine(self, purpose: Purpose) -> sa.Engine:
+        return sqlite.engine(self.url, purpose) if self.is_sqlite else postgresql.engine(self.url, purpose)
 
     @contextmanager
     def _writer_lock(self) -> Iterator[None]:
         if self.path is None:
             yield
             return
-        lock = os.open(self.path.parent / "writer.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with sqlite.writer_lock(self.path):
             yield
-        finally:
-            os.close(lock)
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver's own transaction handling would commit behind SQLAlchemy's back.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA wal_autocheckpoint=0")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    # A transaction that starts by reading and writes later fails when another writer came between.
-    writes = connection.get_execution_options().get("meter_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,11 +1,12 @@
 """Keys in the database: only their digests, never the keys."""
 
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from meter.core.errors import Conflict, NotFound
-from meter.core.keys import Grant, Key, Minting, digest, mint
+from meter.core.keys import Grant, Key, Minting, Snapshot, digest, mint
 from meter.store import teams as teams_store
 from meter.store.database import Database
 from meter.store.tables import api_keys, teams
@@ -37,17 +38,17 @@ def find_grant(database: Database, key_digest: bytes) -> Grant | None:
     """Return what the key of this digest grants, also when it has ended; `None` where there is none."""
     with database.read() as connection:
         row = connection.execute(_JOINED.where(api_keys.c.digest == key_digest)).first()
-    if row is None:
-        return None
-    return Grant(
-        key_id=row.id,
-        key_name=row.name,
-        team_id=row.team_id,
-        team_name=row.team_name,
-        expires_at=row.expires_at,
-        revoked_at=row.revoked_at,
-        stream_usage=row.stream_usage,
+    return None if row is None else _grant(row)
+
+
+def snapshot(database: Database, now: datetime) -> Snapshot:
+    """Return the grants of all keys in use."""
+    in_use = api_keys.c.revoked_at.is_(None) & (
+        api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > now)
     )
+    with database.read() as connection:
+        rows = connection.execute(_JOINED.where(in_use)).all()
+    return Snapshot(now, {row.digest: _grant(row) for row in rows})
 
 
 def list_all(database: Database, *, team_id: str | None = None) -> list[Key]:
@@ -69,8 +70,8 @@ def revoke(database: Database, reference: str, now: datetime) -> Key:
     """End a key at `now`; ending it again changes nothing."""
     with database.write() as connection:
         key = _find(connection, reference)
-        if key.revoked_at is None:
-            connection.execute(sa.update(api_keys).where(api_keys.c.id == key.id).values(revoked_at=now))
+        in_use = (api_keys.c.id == key.id) & api_keys.c.revoked_at.is_(None)
+        connection.execute(sa.update(api_keys).where(in_use).values(revoked_at=now))
         return _find(connection, key.id)
 
 
@@ -94,6 +95,18 @@ def _find(connection: sa.Connection, reference: str) -> Key:
     if len(rows) > 1:
         raise Conflict(f"Several keys are named {reference!r}; give the id: meter keys list", param="key")
     return _key(rows[0])
+
+
+def _grant(row: sa.Row[Any]) -> Grant:
+    return Grant(
+        key_id=row.id,
+        key_name=row.name,
+        team_id=row.team_id,
+        team_name=row.team_name,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        stream_usage=row.stream_usage,
+    )
 
 
 def _key(row: sa.Row[tuple[object, ...]]) -> Key:

@@ -6,13 +6,13 @@ the database already has is neither inserted nor folded again.
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from meter.core.events import Outcome, UsageEvent, UsageSource
 from meter.core.rollup import COUNTS, Line, LineKey, fold
+from meter.store import staging
 from meter.store.database import Database
 from meter.store.tables import usage_15m, usage_events
 
@@ -22,21 +22,24 @@ _LINE_KEY = [column.name for column in usage_15m.primary_key]
 
 
 def append(database: Database, events: Sequence[UsageEvent], posted_at: datetime) -> int:
-    """Append the events that are not there yet, fold them into the rollup, and return how many they were."""
+    """Append the events that are not there yet, fold them into the rollup, and return how many they were.
+
+    All of them or none: raises `RowRefused` where the database does not take one of them.
+    """
     unique = {event.event_id: event for event in events}
-    rows = [_row(event, posted_at) for event in unique.values()]
-    if not rows:
+    if not unique:
         return 0
-    statement = database.insert(usage_events).on_conflict_do_nothing().returning(usage_events.c.event_id)
     with database.write() as connection:
-        inserted = connection.scalars(statement, rows).all()
+        staging.fill(connection, unique.values(), posted_at)
+        inserted = connection.scalars(_insert_staged(database)).all()
+        staging.drop(connection)
         _fold_into_rollup(database, connection, (unique[event_id] for event_id in inserted))
     return len(inserted)
 
 
 def verify(database: Database) -> list[str]:
     """Compare the rollup with the sum of the events; returns every mismatch as a sentence."""
-    with database.read() as connection:
+    with database.read_long() as connection:
         expected = fold(_stored_events(connection))
         found = {_line_key(row): _line(row) for row in connection.execute(sa.select(usage_15m)).mappings()}
     keys = sorted(expected.keys() | found.keys())
@@ -55,6 +58,14 @@ def find(database: Database, event_id: str) -> UsageEvent | None:
     return None if row is None else _event(row)
 
 
+def _insert_staged(database: Database) -> sa.Executable:
+    # In the order of their key, so that two deliveries of the same events don't wait for each other.
+    staged = sa.select(staging.staged_events).where(sa.true()).order_by("event_id", "started_at")
+    statement = database.insert(usage_events).from_select(staging.staged_events.c.keys(), staged)
+    executable: sa.Executable = statement.on_conflict_do_nothing().returning(usage_events.c.event_id)
+    return executable
+
+
 def _fold_into_rollup(database: Database, connection: sa.Connection, events: Iterable[UsageEvent]) -> None:
     lines = fold(events)
     if not lines:
@@ -71,10 +82,6 @@ def _stored_events(connection: sa.Connection) -> Iterator[UsageEvent]:
     query = sa.select(usage_events).execution_options(yield_per=EVENTS_PER_FETCH)
     for row in connection.execute(query).mappings():
         yield _event(row)
-
-
-def _row(event: UsageEvent, posted_at: datetime) -> dict[str, Any]:
-    return msgspec.structs.asdict(event) | {"posted_at": posted_at}
 
 
 def _event(row: sa.RowMapping) -> UsageEvent:

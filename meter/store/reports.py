@@ -25,7 +25,7 @@ def answer(database: Database, question: Question) -> Report:
     """Answer a question from one consistent state of the database."""
     from_ledger = set(question.by) & set(LEDGER_GROUPS)
     source = _ledger_lines() if from_ledger else sa.select(usage_15m).subquery()
-    with database.read() as connection:
+    with database.read_long() as connection:
         total = (
             connection.execute(sa.select(*_sums(source)).where(_within(source, question))).mappings().one()
         )

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 metadata = sa.MetaData(
@@ -38,9 +39,22 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         return stored.replace(tzinfo=UTC) if stored.tzinfo is None else stored.astimezone(UTC)
 
 
+def dump_json(value: object) -> str:
+    """Write a JSON column; three of them to an event are too many for the standard library's pace."""
+    return msgspec.json.encode(value).decode()
+
+
 def _count(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
 
+
+# What holds for all servers on this database.
+installation = sa.Table(
+    "installation",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
 
 teams = sa.Table(
     "teams",
@@ -103,6 +117,8 @@ usage_events = sa.Table(
     sa.Column("tags", sa.JSON, nullable=False),
     sa.Index("ix_usage_events_started_at", "started_at"),
     sa.Index("ix_usage_events_key_id_started_at", "key_id", "started_at"),
+    # A partition a month, see `meter.store.partitions`; on PostgreSQL only.
+    postgresql_partition_by="RANGE (started_at)",
 )
 
 # The one rollup, folded in the transaction that inserts the events. Every zone in use starts its hours on a

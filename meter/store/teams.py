@@ -13,11 +13,12 @@ from meter.store.tables import teams
 def create(database: Database, *, team_id: str, name: str, now: datetime) -> Team:
     """Add a team; its name must be new."""
     team = Team(team_id, name, now)
+    row = database.insert(teams).values(id=team.id, name=name, created_at=now)
     with database.write() as connection:
-        taken = connection.scalar(sa.select(teams.c.id).where(teams.c.name == name))
-        if taken is not None:
+        # Asking first would leave room for another server in between.
+        added = row.on_conflict_do_nothing(index_elements=["name"]).returning(teams.c.id)
+        if connection.scalar(added) is None:
             raise Conflict(f"There is a team named {name!r} already.", param="name")
-        connection.execute(sa.insert(teams).values(id=team.id, name=name, created_at=now))
     return team
 
 

@@ -1,4 +1,4 @@
-"""Make teams, keys, the ledger and its rollup."""
+"""Make teams, keys, the ledger, its rollup, and what is known of the installation."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,12 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.create_table(
+        "installation",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_installation"),
+    )
     op.create_table(
         "teams",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -75,7 +81,11 @@ def upgrade() -> None:
         sa.Column("end_user", sa.String(length=256)),
         sa.Column("tags", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("event_id", "started_at", name="pk_usage_events"),
+        postgresql_partition_by="RANGE (started_at)",
     )
+    if op.get_bind().dialect.name == "postgresql":
+        # For months that nobody made a partition for in time; the server makes the others ahead.
+        op.execute("CREATE TABLE usage_events_default PARTITION OF usage_events DEFAULT")
     op.create_index("ix_usage_events_key_id_started_at", "usage_events", ["key_id", "started_at"])
     op.create_index("ix_usage_events_started_at", "usage_events", ["started_at"])
 
@@ -106,3 +116,4 @@ def downgrade() -> None:
     op.drop_table("usage_events")
     op.drop_table("usage_15m")
     op.drop_table("teams")
+    op.drop_table("installation")

@@ -238,5 +238,5 @@ def test_the_settle_precedes_the_last_byte(upstream: FakeUpstream, meter: Meter)
         wire.post(meter.url, key, wire.chat())
         with meter.control as control:
             page = control.get("/metrics").text
-        queued = float(page.split("\nmeter_events_queued ")[1].split("\n")[0])
+        queued = float(page.split("\nmeter_journal_records ")[1].split("\n")[0])
         assert queued + len(meter.events(key, 0)) >= 1

@@ -1,6 +1,7 @@
-"""Fixtures and makers for tests of the store: a real SQLite file, and events to put into it."""
+"""Fixtures and makers for tests of the store: databases of both kinds, and events to put into them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -10,18 +11,58 @@ import pytest
 from meter.cli.db import bring_up_to_date
 from meter.core.events import Outcome, UsageEvent, UsageSource, uuid7
 from meter.store.database import Database
+from meter.store.partitions import make_partitions
+from tests import services
 
 NOW = datetime(2026, 11, 23, 12, 34, 56, 789012, tzinfo=UTC)
 TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """Give a new database with all of its tables."""
-    opened = Database(f"sqlite:///{tmp_path / 'meter.db'}")
-    bring_up_to_date(opened)
-    yield opened
-    opened.dispose()
+def sqlite_database(tmp_path: Path) -> Iterator[Database]:
+    """Give a new SQLite database with all of its tables."""
+    with closing_database(f"sqlite:///{tmp_path / 'meter.db'}") as opened:
+        bring_up_to_date(opened)
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def postgres_template() -> Iterator[str]:
+    """Make a database with all tables once, because copying it is much faster than migrating."""
+    with services.fresh_database() as url:
+        with closing_database(url) as opened:
+            bring_up_to_date(opened)
+            make_partitions(opened, NOW)
+        yield url
+
+
+@pytest.fixture
+def postgres_database(postgres_template: str) -> Iterator[Database]:
+    """Give a new PostgreSQL database with all of its tables."""
+    with services.fresh_database(postgres_template) as url, closing_database(url) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """Give a new database of either kind with all of its tables."""
+    found: Database = request.getfixturevalue(f"{request.param}_database")
+    return found
+
+
+@contextmanager
+def closing_database(url: str) -> Iterator[Database]:
+    """Open a database, and close it."""
+    opened = Database(url)
+    try:
+        yield opened
+    finally:
+        opened.dispose()
+
+
+def second(database: Database) -> Database:
+    """Open a database again, with connections of its own, as another process would."""
+    return Database(database.url.render_as_string(hide_password=False))
 
 
 def new_event_id(random: Random, at: datetime = NOW) -> str:

@@ -17,7 +17,7 @@ from meter.core.period import BUCKET, bucket
 from meter.core.rollup import COUNTS, Line, LineKey, fold
 from meter.core.usage import USD_MAX
 from meter.store import ledger
-from meter.store.database import Database
+from meter.store.database import Database, RowRefused
 from meter.store.tables import usage_15m, usage_events
 from tests.store.conftest import NOW, make_event, new_event_id, random_event
 
@@ -44,16 +44,16 @@ def count(database: Database) -> int:
 
 
 @contextmanager
-def statements(database: Database) -> Iterator[list[str]]:
-    """Watch the statements that go to the database."""
+def statements() -> Iterator[list[str]]:
+    """Watch the statements that go to any database."""
     seen: list[str] = []
 
     def note(*arguments: object) -> None:
         seen.append(str(arguments[2]))
 
-    sa.event.listen(database.engine, "before_cursor_execute", note)
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
     yield seen
-    sa.event.remove(database.engine, "before_cursor_execute", note)
+    sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
 
 def tamper(database: Database, statement: sa.Executable) -> None:
@@ -137,7 +137,7 @@ def test_an_event_remembers_when_it_was_posted(database: Database) -> None:
 
 def test_no_events_are_no_work(database: Database) -> None:
     """Appending nothing opens no transaction."""
-    with statements(database) as seen:
+    with statements() as seen:
         appended = ledger.append(database, [], NOW)
 
     assert appended == 0
@@ -228,7 +228,7 @@ def test_a_batch_is_appended_whole_or_not_at_all(database: Database) -> None:
     good = make_event(ID, prompt_tokens=3)
     bad = msgspec.structs.replace(good, event_id=OTHER_ID, started_at=datetime(2026, 11, 23))  # noqa: DTZ001 (what must be refused)
 
-    with pytest.raises(sa.exc.StatementError):
+    with pytest.raises(RowRefused, match="naive time"):
         ledger.append(database, [good, bad], NOW)
 
     assert count(database) == 0
@@ -240,13 +240,13 @@ def test_events_are_never_changed(database: Database) -> None:
     random = Random(7)
     events = [random_event(random, NOW - timedelta(hours=1), NOW) for _ in range(50)]
 
-    with statements(database) as seen:
+    with statements() as seen:
         for batch in deliveries(random, events):
             ledger.append(database, batch, NOW)
         ledger.verify(database)
         ledger.find(database, events[0].event_id)
 
-    touching = [text for text in seen if "usage_events" in text]
+    touching = [text for text in seen if " usage_events" in text and not text.startswith("CREATE TEMPORARY")]
     assert touching
     assert {text.split()[0].upper() for text in touching} == {"INSERT", "SELECT"}
     assert not any("DO UPDATE" in text.upper() for text in touching)
@@ -255,11 +255,15 @@ def test_events_are_never_changed(database: Database) -> None:
 
 def test_events_and_rollup_are_written_in_one_transaction(database: Database) -> None:
     """Between the events and their sums there is no moment at which only one of them is there."""
-    with statements(database) as seen:
+    with statements() as seen:
         ledger.append(database, [make_event(ID)], NOW)
 
+    # PostgreSQL's driver begins by itself, and stages the events by COPY, which SQLAlchemy doesn't see.
     verbs = [text.split()[0].upper() for text in seen]
-    assert verbs == ["BEGIN", "INSERT", "INSERT"]
+    assert verbs in (
+        ["BEGIN", "CREATE", "INSERT", "INSERT", "DROP", "INSERT"],
+        ["CREATE", "INSERT", "DROP", "INSERT"],
+    )
 
 
 def test_an_empty_ledger_is_right(database: Database) -> None:
@@ -354,7 +358,8 @@ def test_lists_are_stored_as_json(database: Database) -> None:
     ledger.append(database, [FULL], NOW)
 
     with database.read() as connection:
-        row = connection.exec_driver_sql("SELECT tags, finish_reasons, anomalies FROM usage_events").one()
+        names = ("tags", "finish_reasons", "anomalies")
+        row = connection.execute(sa.select(*(sa.cast(usage_events.c[name], sa.Text) for name in names))).one()
     assert [json.loads(text) for text in row] == [["a", "b,c", '"d"'], ["stop", "length"], ["total_mismatch"]]
 
 

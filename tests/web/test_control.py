@@ -20,7 +20,6 @@ from tests.server import Meter, until
 REVOKED_WITHIN_SECONDS = 5.5
 ROUTES = [
     ("GET", "/metrics"),
-    ("GET", "/api/v1"),
     ("GET", "/api/v1/openapi.json"),
     ("GET", "/api/v1/keys"),
     ("POST", "/api/v1/keys"),

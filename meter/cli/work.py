@@ -1,0 +1,118 @@
+"""`meter work`: what `meter serve --workers` starts, a process that serves one of its sockets."""
+
+import asyncio
+import logging
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import uvloop
+
+from meter import app
+from meter.cli import opening
+from meter.datadir import ADMIN_TOKEN_FILE, read_or_make
+from meter.metrics import count_as
+from meter.settings import ConfigurationError, Settings
+
+_NO_UPSTREAM = (
+    "no upstream is configured. Set ROUTERHUB_API_KEY for RouterHub; or METER_UPSTREAM_URL, and "
+    "METER_UPSTREAM_API_KEY where that server wants one; or [[upstreams]] in meter.toml; or try meter "
+    "without a provider: meter serve --sample"
+)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line said; there is no secret among it."""
+
+    config: Path | None
+    sample: bool
+    settings: dict[str, str | None]
+
+    def load(self) -> Settings:
+        """Read the configuration of a server."""
+        found = opening.settings(self.config, **self.settings)
+        if self.sample:
+            return msgspec.structs.replace(found, upstreams=(app.SAMPLE,))
+        if not found.upstreams:
+            raise ConfigurationError([_NO_UPSTREAM])
+        return found
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child is told; secrets it reads from where its parent did."""
+
+    options: Options
+    data: int | None = None
+    """The descriptor of the socket to serve; so is the next."""
+    control: int | None = None
+
+
+@click.command(hidden=True)
+@click.argument("name")
+def work(name: str) -> None:
+    """Serve one socket of a `meter serve --workers`, which gives orders on standard input."""
+    set_up_logging(name)
+    orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
+    settings = orders.options.load()
+    credentials, _ = open_credentials(settings)
+    count_as(name)
+    listeners = app.Listeners(_inherited(orders.data), _inherited(orders.control))
+    with opening.database(settings) as database:
+        serving = partial(app.serve, settings, database, credentials, listeners, holder=name)
+        run(serving, lifeline=sys.stdin.fileno())
+
+
+def _inherited(descriptor: int | None) -> socket.socket | None:
+    return None if descriptor is None else socket.socket(fileno=descriptor)
+
+
+def run(serving: Callable[[asyncio.Event], Coroutine[Any, Any, None]], lifeline: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT comes, or the lifeline ends."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(serving, lifeline))
+
+
+async def _serve(serving: Callable[[asyncio.Event], Coroutine[Any, Any, None]], lifeline: int | None) -> None:
+    stop = app.stop_on_signals()
+    if lifeline is not None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(lifeline, partial(_stop_without_parent, loop, lifeline, stop))
+    await serving(stop)
+
+
+def _stop_without_parent(loop: asyncio.AbstractEventLoop, lifeline: int, stop: asyncio.Event) -> None:
+    loop.remove_reader(lifeline)
+    stop.set()
+
+
+def open_credentials(settings: Settings) -> tuple[app.Credentials, bool]:
+    """Return the secrets that a server runs with, and whether the admin token was made now."""
+    if settings.admin_token is not None:
+        admin_token, made = settings.admin_token.reveal(), False
+    else:
+        path = settings.data_dir / ADMIN_TOKEN_FILE
+        admin_token, made = read_or_make(path, lambda: secrets.token_urlsafe(32))
+    return app.Credentials(pepper=opening.pepper(settings), admin_token=admin_token), made
+
+
+def set_up_logging(process: str = "") -> None:
+    """Log to standard error; of several processes, each line says whose it is."""
+    origin = f"{process} %(name)s" if process else "%(name)s"
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format=f"%(asctime)s %(levelname)s {origin}: %(message)s"
+    )
+    # They say at every request what the ledger says better, and httpx would say the upstream's URL.
+    for name in ("httpx", "httpcore", "alembic", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
+
+
+def _is_no_cut(record: logging.LogRecord) -> bool:
+    # Returning without an end is how the relay shows a client that its response was cut.
+    return "without completing response" not in str(record.msg)

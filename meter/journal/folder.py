@@ -1,0 +1,159 @@
+"""One journal's folder: `<root>/<holder>/<number>.log`, a lock, and how far its records were shipped.
+
+The holder's lock says whose it is: as long as the process lives nobody else touches the folder, and once it
+is gone whoever takes the lock may finish its work.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from meter.journal.records import Record, decode
+from meter.journal.segment import Damage, scan
+
+LOCK = "lock"
+CURSOR = "cursor"
+DONE = "done"
+
+READ_BYTES = 4 << 20
+
+
+class Position(NamedTuple):
+    """A place in a journal: the segment's number and the offset of a record in it."""
+
+    segment: int
+    offset: int
+
+
+class Cursor(NamedTuple):
+    """What is settled up to here has been shipped; no open intent stands before `open_from`."""
+
+    shipped: Position
+    open_from: int
+
+
+class Lost(NamedTuple):
+    """A stretch of a segment that cannot be read."""
+
+    segment: int
+    damage: Damage
+    raw: bytes
+
+
+class Entry(NamedTuple):
+    """A record, and the place behind it."""
+
+    record: Record
+    behind: Position
+
+
+BEGINNING = Cursor(Position(0, 0), 0)
+
+
+class Folder:
+    """Paths and small files of one journal."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def holder(self) -> str:
+        """The name of whoever writes here."""
+        return self.path.name
+
+    def segment(self, number: int) -> Path:
+        """Return the path of a segment."""
+        return self.path / f"{number:08d}.log"
+
+    def segments(self) -> list[int]:
+        """Return the numbers of the segments that exist, in order."""
+        return sorted(int(path.stem) for path in self.path.glob("*.log"))
+
+    def size_bytes(self) -> int:
+        """Return how much the segments take."""
+        return sum(self.segment(number).stat().st_size for number in self.segments())
+
+    def lock(self) -> int | None:
+        """Take the lock for as long as the returned descriptor is open; `None` where somebody has it."""
+        descriptor = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def read_cursor(self) -> Cursor:
+        """Return how far records were shipped; unreadable is the beginning, as twice is no harm."""
+        try:
+            segment, offset, open_from = map(int, (self.path / CURSOR).read_text().split())
+        except (OSError, ValueError):
+            return BEGINNING
+        return Cursor(Position(segment, offset), open_from)
+
+    def write_cursor(self, cursor: Cursor) -> None:
+        """Remember how far records have been shipped."""
+        draft = self.path / f"{CURSOR}.new"
+        draft.write_text(f"{cursor.shipped.segment} {cursor.shipped.offset} {cursor.open_from}\n")
+        draft.replace(self.path / CURSOR)
+
+    @property
+    def done(self) -> Path:
+        """The file whose presence says that nothing is left to ship."""
+        return self.path / DONE
+
+    def entries(self, start: Position, end: Position | None = None) -> Iterator[Entry | Lost]:
+        """Yield the records from a place on, in order, up to a place or to the end of what is there."""
+        for number in self.segments():
+            if number < start.segment or (end is not None and number > end.segment):
+                continue
+            offset = start.offset if number == start.segment else 0
+            limit = end.offset if end is not None and number == end.segment else None
+            yield from self._segment_entries(number, offset, limit)
+
+    def _segment_entries(self, number: int, offset: int, limit: int | None) -> Iterator[Entry | Lost]:
+        for data, base in _blocks(self.segment(number), offset, limit):
+            for found in scan(data):
+                if isinstance(found, Damage):
+                    yield Lost(number, _moved(found, base), data[found.start : found.end])
+                else:
+                    yield _entry(number, found.payload, base, found.start, found.end)
+
+
+def _entry(number: int, payload: bytes, base: int, start: int, end: int) -> Entry | Lost:
+    try:
+        return Entry(decode(payload), Position(number, base + end))
+    except ValueError:
+        # Whole on disk, and still nothing that this version can read.
+        return Lost(number, Damage(base + start, base + end, torn=False), payload)
+
+
+def _moved(damage: Damage, base: int) -> Damage:
+    return Damage(base + damage.start, base + damage.end, damage.torn)
+
+
+def _blocks(path: Path, offset: int, limit: int | None) -> Iterator[tuple[bytes, int]]:
+    """Yield a file in blocks that end with a record, but for the last one, each with its place."""
+    with path.open("rb") as file:
+        size_now = os.fstat(file.fileno()).st_size
+        end = size_now if limit is None else min(limit, size_now)
+        size = READ_BYTES
+        while offset < end:
+            file.seek(offset)
+            data = file.read(min(size, end - offset))
+            is_last = offset + len(data) >= end
+            used = len(data) if is_last else _whole(data)
+            if not used:
+                size *= 2
+                continue
+            yield data[:used], offset
+            offset += used
+            size = READ_BYTES
+
+
+def _whole(data: bytes) -> int:
+    """Return where the last whole record ends: what is behind it may go on in the next block."""
+    ends = [found.end for found in scan(data) if not isinstance(found, Damage)]
+    return ends[-1] if ends else 0

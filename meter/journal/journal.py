@@ -1,0 +1,266 @@
+"""The journal of one process: what it is about to do, how far it got, and what came of it.
+
+An intent is written before an attempt's first byte goes upstream and a settle before its response ends, each
+by one write. A process that is killed in between leaves an open intent behind, and whoever adopts the journal
+makes an event of it. With durability `power` a settle also waits until it survives a power cut.
+
+Everything here runs on the event loop's thread, but for the syncer's answers, which come in over `call_soon`.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from meter.core.attempts import Attempt
+from meter.core.events import UsageEvent
+from meter.journal.folder import Folder, Position
+from meter.journal.records import Intent, Progress, Record, Settle, encode
+from meter.journal.segment import frame
+from meter.journal.storage import Storage
+from meter.journal.syncer import Syncer
+
+SEGMENT_BYTES_MAX = 64 << 20
+# What is written but not synced is kept in memory, to be written anew if its file fails.
+UNSYNCED_BYTES_MAX = 1 << 20
+RETRY_SECONDS = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class _Written(NamedTuple):
+    number: int
+    frame: bytes
+    descriptor: int
+
+
+class _Waiter(NamedTuple):
+    number: int
+    future: asyncio.Future[None]
+
+
+class Journal:
+    """The writing end of one folder, whose lock the caller holds."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        storage: Storage,
+        *,
+        power: bool,
+        bytes_max: int,
+        settled: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._folder = folder
+        self._storage = storage
+        self._bytes_max = bytes_max
+        self._settled = settled
+        self._loop = asyncio.get_running_loop()
+        self._descriptor: int | None = None
+        # One value, so that another thread never sees half of a change.
+        self.position = Position(max(folder.segments(), default=0), 0)
+        """The place behind the last record."""
+        self.settles = 0
+        """How many events have been settled."""
+        self._bytes = folder.size_bytes()
+        self._number = 0
+        self._unsynced: deque[_Written] = deque()
+        self._unsynced_bytes = 0
+        self._waiting: deque[_Waiter] = deque()
+        self._stranded: deque[bytes] = deque()
+        self._failing = False
+        self._open: dict[str, int] = {}
+        self._syncer: Syncer | None = None
+        if power:
+            self._syncer = Syncer(storage, synced=self._on_synced, failed=self._on_sync_failed)
+        self._begin_segment()
+
+    @property
+    def open_from(self) -> int:
+        """The first segment that holds an intent without its settle, or the current one."""
+        return min(self._open.values(), default=self.position.segment)
+
+    @property
+    def open_intents(self) -> int:
+        """How many attempts are under way."""
+        return len(self._open)
+
+    @property
+    def usable(self) -> bool:
+        """Whether records reach the disk."""
+        return not self._failing
+
+    @property
+    def fullness(self) -> float:
+        """How much of its room the journal takes; from 1 on no new attempts may begin."""
+        return self._bytes / self._bytes_max
+
+    def admits(self) -> bool:
+        """Say whether a new attempt may begin."""
+        return self.usable and self.fullness < 1
+
+    def intent(self, attempt: Attempt) -> None:
+        """Write that an attempt is about to begin; raises `OSError` where that cannot be written."""
+        # An intent without room is given up, not kept for later: its attempt does not begin.
+        if self._stranded or not self._write(frame(encode(Intent(attempt)))):
+            self._fail()
+            raise OSError("the journal takes no records")
+        self._open[attempt.event_id] = self.position.segment
+
+    def progress(self, event_id: str, emitted_tokens: int) -> None:
+        """Write how far a stream has come."""
+        self._append(Progress(event_id, emitted_tokens))
+
+    def settle(self, event: UsageEvent) -> asyncio.Future[None]:
+        """Write an attempt's event; the future is done when the event survives what it has to."""
+        self._append(Settle(event))
+        self.settles += 1
+        self._open.pop(event.event_id, None)
+        self._settled()
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._syncer is None or not self.usable:
+            # Without room there is nothing to wait for: the record is kept in memory until there is.
+            future.set_result(None)
+        else:
+            self._waiting.append(_Waiter(self._number, future))
+            self._request_sync(self._syncer)
+        return future
+
+    def forget(self, bytes_freed: int) -> None:
+        """Take note that shipped segments were deleted."""
+        self._bytes -= bytes_freed
+
+    def close(self) -> None:
+        """Sync and close the file; what found no room on disk is lost now, and said."""
+        if self._stranded:
+            self._rewrite_stranded()
+        if self._stranded:
+            log.error("%d records of the journal found no room on disk and are lost", len(self._stranded))
+        self._retire()
+        if self._syncer is not None:
+            self._syncer.close()
+
+    def _append(self, record: Record) -> None:
+        framed = frame(encode(record))
+        if self._stranded:
+            self._stranded.append(framed)
+        elif not self._write(framed):
+            self._strand(framed)
+
+    def _write(self, framed: bytes) -> bool:
+        """Write one frame, in a new segment if this one is full or takes no more."""
+        if self.position.offset >= SEGMENT_BYTES_MAX:
+            self._retire()
+        for _ in range(2):
+            if self._descriptor is None:
+                self._begin_segment()
+            if self._descriptor is not None and self._write_to(self._descriptor, framed):
+                return True
+            self._retire()
+        return False
+
+    def _write_to(self, descriptor: int, framed: bytes) -> bool:
+        try:
+            taken = self._storage.write(descriptor, framed)
+        except OSError as fault:
+            log.warning("segment %d takes no records: %s", self.position.segment, fault)
+            return False
+        self.position = self.position._replace(offset=self.position.offset + taken)
+        self._bytes += taken
+        if taken < len(framed):
+            log.warning("segment %d took %d bytes of %d", self.position.segment, taken, len(framed))
+            return False
+        self._number += 1
+        if self._syncer is not None:
+            self._keep_unsynced(_Written(self._number, framed, descriptor), self._syncer)
+        return True
+
+    def _keep_unsynced(self, written: _Written, syncer: Syncer) -> None:
+        self._unsynced.append(written)
+        self._unsynced_bytes += len(written.frame)
+        if self._unsynced_bytes > UNSYNCED_BYTES_MAX:
+            self._request_sync(syncer)
+
+    def _request_sync(self, syncer: Syncer) -> None:
+        if self._descriptor is not None:
+            syncer.request(self._descriptor, self._number)
+
+    def _begin_segment(self) -> None:
+        number = self.position.segment + 1
+        try:
+            self._descriptor = self._storage.create(self._folder.segment(number))
+        except OSError as fault:
+            log.warning("no new segment can be made: %s", fault)
+            return
+        self.position = Position(number, 0)
+
+    def _retire(self) -> None:
+        """Write no more to the current file."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        if self._syncer is not None:
+            self._syncer.request(descriptor, self._number, last=True)
+        else:
+            self._storage.close(descriptor)
+
+    def _strand(self, framed: bytes) -> None:
+        """Keep a record that found no room, and try again until it does."""
+        self._stranded.append(framed)
+        self._fail()
+
+    def _fail(self) -> None:
+        if not self._failing:
+            log.error("the journal has no room: new requests are refused until it has")
+            self._failing = True
+            self._loop.call_later(RETRY_SECONDS, self._retry)
+
+    def _retry(self) -> None:
+        if self._stranded:
+            self._rewrite_stranded()
+        elif self._descriptor is None:
+            self._begin_segment()
+        self._failing = bool(self._stranded) or self._descriptor is None
+        if self._failing:
+            self._loop.call_later(RETRY_SECONDS, self._retry)
+        else:
+            log.warning("the journal has room again")
+
+    def _rewrite_stranded(self) -> None:
+        while self._stranded and self._write(self._stranded[0]):
+            self._stranded.popleft()
+        self._settled()
+        if self._syncer is not None:
+            self._request_sync(self._syncer)
+
+    def _on_synced(self, number: int) -> None:
+        self._loop.call_soon_threadsafe(self._synced, number)
+
+    def _on_sync_failed(self, descriptor: int, fault: OSError) -> None:
+        self._loop.call_soon_threadsafe(self._sync_failed, descriptor, fault)
+
+    def _synced(self, number: int) -> None:
+        while self._unsynced and self._unsynced[0].number <= number:
+            self._unsynced_bytes -= len(self._unsynced.popleft().frame)
+        while self._waiting and self._waiting[0].number <= number:
+            future = self._waiting.popleft().future
+            if not future.done():
+                future.set_result(None)
+
+    def _sync_failed(self, descriptor: int, fault: OSError) -> None:
+        """Write what a file may have lost anew, in another one: its next sync could not be believed."""
+        log.error("a segment could not be synced: %s; its records are written anew", fault)
+        if descriptor == self._descriptor:
+            self._retire()
+        lost = [written.frame for written in self._unsynced if written.descriptor == descriptor]
+        kept = [written for written in self._unsynced if written.descriptor != descriptor]
+        self._unsynced = deque(kept)
+        self._unsynced_bytes = sum(len(written.frame) for written in kept)
+        for framed in lost:
+            if self._stranded or not self._write(framed):
+                self._strand(framed)
+        # Those who wait do so for the new copies, which come after everything else.
+        self._waiting = deque(waiter._replace(number=self._number) for waiter in self._waiting)
+        if self._syncer is not None:
+            self._request_sync(self._syncer)

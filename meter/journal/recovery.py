@@ -1,0 +1,96 @@
+"""Journals whose process is gone: their settles are shipped, their open intents become events, each once.
+
+A journal's lock is held for as long as its process lives, also while that is only paused. Whoever gets the
+lock has the journal to itself; if it dies in turn, the next one begins again, and the ledger counts each
+event once.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from meter.core.events import UsageEvent
+from meter.journal.backlog import Backlog, left_open
+from meter.journal.folder import Folder
+from meter.journal.shipper import BATCH_EVENTS_MAX, Delivery
+
+# A database that fails over may lose its last seconds; for so long they can be shipped again.
+KEPT_SECONDS = 24 * 3600.0
+
+log = logging.getLogger(__name__)
+
+
+def folders(root: Path) -> Iterator[Folder]:
+    """Yield every journal's folder."""
+    for path in sorted(root.iterdir()):
+        if path.is_dir():
+            yield Folder(path)
+
+
+def adopt(root: Path, delivery: Delivery) -> None:
+    """Finish the journals of all processes that are gone."""
+    for folder in folders(root):
+        if folder.done.exists():
+            continue
+        lock = folder.lock()
+        if lock is None:
+            continue
+        try:
+            _finish(folder, delivery)
+        finally:
+            os.close(lock)
+
+
+def prune(root: Path, *, now: float) -> None:
+    """Delete the folders of finished journals after a day; `now` is Unix time."""
+    for folder in folders(root):
+        if folder.done.exists() and now - folder.done.stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(folder.path)
+
+
+def prune_segments(folder: Folder, *, before: int, now: float, pressed: bool) -> int:
+    """Delete shipped segments after a day, or at once where room is short; returns the bytes freed."""
+    freed = 0
+    for number in folder.segments():
+        stat = folder.segment(number).stat()
+        if number < before and (pressed or now - stat.st_mtime > KEPT_SECONDS):
+            folder.segment(number).unlink()
+            freed += stat.st_size
+    return freed
+
+
+def unshipped(root: Path, *, older_than_seconds: float) -> list[str]:
+    """Say of every journal what it holds that the ledger should have by now, a sentence each."""
+    sentences = []
+    before = time.time() - older_than_seconds
+    for folder in folders(root):
+        if folder.done.exists():
+            continue
+        batch = Backlog(folder).take(10**9)
+        events = batch.events if batch else []
+        late = [event for event in events if _ended_at(event) < before]
+        if late:
+            sentences.append(f"journal {folder.holder}: {len(late)} settled events are not in the ledger")
+    return sentences
+
+
+def _ended_at(event: UsageEvent) -> float:
+    return event.started_at.timestamp() + (event.duration_ms or 0) / 1000
+
+
+def _finish(folder: Folder, delivery: Delivery) -> None:
+    open_from = folder.read_cursor().open_from
+    backlog = Backlog(folder, open_from=lambda: open_from)
+    while (batch := backlog.take(BATCH_EVENTS_MAX)) is not None:
+        for lost in batch.lost:
+            delivery.quarantine.keep_lost(folder.holder, lost)
+        delivery.deliver(batch.events)
+        backlog.acknowledge(batch)
+    events = left_open(folder)
+    for at in range(0, len(events), BATCH_EVENTS_MAX):
+        delivery.deliver(events[at : at + BATCH_EVENTS_MAX])
+    log.warning("adopted the journal of %s: %d attempts were interrupted", folder.holder, len(events))
+    folder.done.touch(mode=0o600)

@@ -1,0 +1,79 @@
+"""One file of framed records: what can be read of it after whatever happened to it.
+
+A frame is a mark, the payload's length, a CRC-32 over length and payload, and the payload. A file that was
+cut anywhere loses only its last frame. A frame that was damaged is found by its checksum, and the next whole
+one by its mark, so that a bad byte costs the record that it is in and no other.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+MARK = b"\xf5MJ\x01"
+PAYLOAD_BYTES_MAX = 1 << 20
+
+_HEAD = struct.Struct("<4sII")
+
+
+class Frame(NamedTuple):
+    """A whole record: its payload, and where it stands."""
+
+    payload: bytes
+    start: int
+    end: int
+
+
+class Damage(NamedTuple):
+    """Bytes that are no record: `torn` at the end of a file, where a write was cut, else damaged."""
+
+    start: int
+    end: int
+    torn: bool
+
+
+def frame(payload: bytes) -> bytes:
+    """Write a payload as a frame."""
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise ValueError(f"a record of {len(payload)} bytes is longer than {PAYLOAD_BYTES_MAX}")
+    return _HEAD.pack(MARK, len(payload), _checksum(payload)) + payload
+
+
+def scan(data: bytes, start: int = 0) -> Iterator[Frame | Damage]:
+    """Yield every whole frame, in order, and the stretches between them that are none."""
+    at = bad_from = start
+    while at < len(data):
+        found = _frame_at(data, at)
+        if found is None:
+            mark = data.find(MARK, at + 1)
+            at = len(data) if mark < 0 else mark
+            continue
+        if bad_from < found.start:
+            yield Damage(bad_from, found.start, torn=False)
+        yield found
+        at = bad_from = found.end
+    if bad_from < len(data):
+        yield Damage(bad_from, len(data), torn=_is_torn(data, bad_from))
+
+
+def _frame_at(data: bytes, at: int) -> Frame | None:
+    if len(data) - at < _HEAD.size:
+        return None
+    mark, length, checksum = _HEAD.unpack_from(data, at)
+    end = at + _HEAD.size + length
+    if mark != MARK or length > PAYLOAD_BYTES_MAX or end > len(data):
+        return None
+    payload = data[at + _HEAD.size : end]
+    return Frame(payload, at, end) if _checksum(payload) == checksum else None
+
+
+def _is_torn(data: bytes, at: int) -> bool:
+    """Say whether the rest looks like the beginning of a frame whose writing was cut."""
+    if len(data) - at < _HEAD.size:
+        return MARK.startswith(data[at : at + len(MARK)])
+    mark, length, _ = _HEAD.unpack_from(data, at)
+    return bool(mark == MARK and at + _HEAD.size + length > len(data))
+
+
+def _checksum(payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(struct.pack("<I", len(payload))))

@@ -1,0 +1,77 @@
+"""SQLite, for one server: how its connections are set up, and the lock that its writers hold.
+
+Up to 3.51.2 it can corrupt a WAL database when a checkpoint races another connection's commit, so that
+nothing checkpoints by itself: every write transaction, the CLI's too, holds `flock(writer.lock)`, and the
+server checkpoints under the same lock.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from meter.store.purpose import Purpose
+from meter.store.tables import dump_json
+
+BUSY_TIMEOUT_SECONDS = 5.0
+
+
+def engine(url: sa.URL, purpose: Purpose) -> sa.Engine:
+    """Make an engine with a pool of its own; it opens the file on first use."""
+    made = sa.create_engine(
+        url,
+        pool_size=purpose.connections_max,
+        max_overflow=0,
+        pool_timeout=purpose.wait_seconds,
+        hide_parameters=True,
+        json_serializer=dump_json,
+        connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+    )
+    sa.event.listen(made, "connect", _prepare)
+    sa.event.listen(made, "begin", _begin_write if purpose.writes else _begin_read)
+    return made
+
+
+@contextmanager
+def writer_lock(database: Path) -> Iterator[None]:
+    """Wait until nobody else writes, in this process or another, and keep them waiting."""
+    lock = os.open(database.parent / "writer.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def checkpoint(writer: sa.Engine) -> None:
+    """Move the log into the database file; the caller holds the writers' lock."""
+    with writer.connect() as connection:
+        raw = connection.connection.cursor()
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        raw.close()
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    # The driver's own transaction handling would commit behind SQLAlchemy's back.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA wal_autocheckpoint=0")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    # Where batches are staged.
+    cursor.execute("PRAGMA temp_store=MEMORY")
+    cursor.close()
+
+
+def _begin_read(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _begin_write(connection: sa.Connection) -> None:
+    # A transaction that starts by reading and writes later fails when another writer came between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

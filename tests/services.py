@@ -1,0 +1,190 @@
+"""The servers that tests need: where they are, databases of one's own on them, and a PostgreSQL that may die.
+
+`METER_TEST_POSTGRES` and `METER_TEST_REDIS` say where they are, by default on their usual ports. A test whose
+server does not answer is skipped with the reason, unless `METER_TEST_REQUIRE` names it: then it fails.
+"""
+
+import functools
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
+REDIS = "redis://127.0.0.1:6379/0"
+ANSWER_SECONDS_MAX = 3
+PROCESS_SECONDS_MAX = 60
+POSTGRES_PROGRAMS = "/usr/lib/postgresql"
+
+
+def postgres_url() -> str:
+    """Return where PostgreSQL is, or skip the test."""
+    url = os.environ.get("METER_TEST_POSTGRES", POSTGRES)
+    fault = _postgres_fault(url)
+    if fault:
+        _lack("postgres", f"no PostgreSQL at METER_TEST_POSTGRES={_without_password(url)}: {fault}")
+    return url
+
+
+def redis_url() -> str:
+    """Return where Redis is, or skip the test."""
+    url = os.environ.get("METER_TEST_REDIS", REDIS)
+    fault = _redis_fault(url)
+    if fault:
+        _lack("redis", f"no Redis at METER_TEST_REDIS={_without_password(url)}: {fault}")
+    return url
+
+
+@contextmanager
+def fresh_database(template: str | None = None) -> Iterator[str]:
+    """Make a database of one's own, empty or the copy of another's URL; yields its URL, and drops it."""
+    server = postgres_url()
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    name = f"meter_test_{worker}_{secrets.token_hex(4)}"
+    copied = f"TEMPLATE {_database_name(template)}" if template else ""
+    _administer(server, f"CREATE DATABASE {name} {copied}")
+    try:
+        yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+    finally:
+        _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def cluster() -> Iterator["Cluster"]:
+    """Run a PostgreSQL server of one's own, to be stopped and paused as a test likes."""
+    programs = _postgres_programs()
+    # Not in pytest's own folders: the server's user has to get there.
+    with tempfile.TemporaryDirectory(prefix="meter-test-cluster-") as folder:
+        made = Cluster(programs, Path(folder))
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+class Cluster:
+    """A PostgreSQL server in a folder of its own, on a free port."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self._programs = programs
+        self._data = folder / "data"
+        self._user = "postgres" if os.geteuid() == 0 else None
+        self.port = _free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        if self._user:
+            owner = pwd.getpwnam(self._user)
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
+        self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync")
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        self._run("pg_ctl", "start", "--wait", "--silent", "--log", str(self._data / "log"), "-o", options)
+
+    def stop(self) -> None:
+        """End the server and every connection to it at once; nothing to do where it is ended."""
+        if self._running():
+            self.resume()
+            self._run("pg_ctl", "stop", "--wait", "--silent", "--mode=fast")
+
+    def pause(self) -> None:
+        """Stop all of its processes where they are: its ports are open, and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let its processes go on."""
+        self._signal(signal.SIGCONT)
+
+    def execute(self, statement: str) -> None:
+        """Run a statement on it as its owner."""
+        _administer(self.url, statement)
+
+    def _running(self) -> bool:
+        return (self._data / "postmaster.pid").exists()
+
+    def _signal(self, number: signal.Signals) -> None:
+        parent = int((self._data / "postmaster.pid").read_text(encoding="ascii").splitlines()[0])
+        # The parent first: it must neither replace nor count what it misses.
+        os.kill(parent, number)
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
+        for child in children.split():
+            os.kill(int(child), number)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [self._programs / program, "--pgdata", self._data, *arguments],
+            user=self._user,
+            cwd="/",
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+            stdout=subprocess.DEVNULL,
+            timeout=PROCESS_SECONDS_MAX,
+            check=True,
+        )
+
+
+def _postgres_programs() -> Path:
+    found = [path.parent for path in sorted(Path(POSTGRES_PROGRAMS).glob("*/bin/pg_ctl"))]
+    on_path = shutil.which("pg_ctl")
+    if not found and not on_path:
+        pytest.skip("PostgreSQL's programs (initdb, pg_ctl) are not installed")
+    return Path(on_path).resolve().parent if on_path else found[-1]
+
+
+def _lack(service: str, reason: str) -> NoReturn:
+    if service in os.environ.get("METER_TEST_REQUIRE", "").split(","):
+        pytest.fail(f"{reason} (METER_TEST_REQUIRE asks for it)")
+    pytest.skip(reason)
+
+
+@functools.cache
+def _postgres_fault(url: str) -> str | None:
+    try:
+        psycopg.connect(url, connect_timeout=ANSWER_SECONDS_MAX).close()
+    except psycopg.Error as fault:
+        return str(fault).splitlines()[0]
+    return None
+
+
+@functools.cache
+def _redis_fault(url: str) -> str | None:
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname, parts.port or 6379), ANSWER_SECONDS_MAX) as connection:
+            # An error, such as the wish for a password, is an answer too.
+            connection.sendall(b"PING\r\n")
+            return None if connection.recv(1) in {b"+", b"-"} else "what answers is no Redis"
+    except OSError as fault:
+        return str(fault)
+
+
+def _administer(url: str, statement: str) -> None:
+    with closing(psycopg.connect(url, autocommit=True, connect_timeout=ANSWER_SECONDS_MAX)) as connection:
+        connection.execute(statement.encode())
+
+
+def _database_name(url: str) -> str:
+    return urlsplit(url).path.removeprefix("/")
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port: int = listener.getsockname()[1]
+        return port
