@@ -45,10 +45,11 @@ class _Child:
         self.program = program
         self.due = time.monotonic()
         """When it is to be started; of no meaning while it runs."""
+        self.pause: float | None = None
+        """How long after its last end that is."""
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: int | None = None
         self._started = 0.0
-        self._early_ends = 0
 
     @property
     def running(self) -> bool:
@@ -83,12 +84,12 @@ class _Child:
 
     def _ended(self) -> None:
         now = time.monotonic()
-        self._early_ends = self._early_ends + 1 if now - self._started < STEADY_SECONDS else 1
-        # The first time at once, since requests are waiting; then ever later, since it does not help.
-        doublings = self._early_ends - 2
-        self.due = (
-            now if doublings < 0 else now + min(RESTART_SECONDS_MIN * 2**doublings, RESTART_SECONDS_MAX)
-        )
+        if self.pause is None or now - self._started >= STEADY_SECONDS:
+            # At once, since requests are waiting.
+            self.pause = 0.0
+        else:
+            self.pause = min(max(2 * self.pause, RESTART_SECONDS_MIN), RESTART_SECONDS_MAX)
+        self.due = now + self.pause
 
 
 def _spawn(
@@ -167,7 +168,8 @@ class Supervisor:
             return
         self._tell_ended(child.program.name)
         if self._deadline is None:
-            log.warning("%s ended with status %d and is started again", child.program.name, status)
+            name = child.program.name
+            log.warning("%s ended with status %d; it is started again in %.2f s", name, status, child.pause)
         # A child that was told to stop before it could listen to signals has nothing to finish.
         elif status not in {0, -signal.SIGTERM}:
             log.error("%s ended with status %d", child.program.name, status)

@@ -185,7 +185,7 @@ def test_no_module_level_mutable_state(path: Path) -> None:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, mutable):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             written = ast.unparse(target)
-            assert written == written.upper(), f"{name(path)}: {written}"
+            assert written in {written.upper(), "__all__"}, f"{name(path)}: {written}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)

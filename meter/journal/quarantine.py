@@ -22,13 +22,13 @@ class Quarantine:
     """Keeps what somebody has to look at."""
 
     def __init__(self, root: Path) -> None:
-        self._path = root / FILE
+        self.path = root / FILE
 
     def __len__(self) -> int:
         """Count what lies here."""
-        if not self._path.exists():
+        if not self.path.exists():
             return 0
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             return sum(1 for _ in file)
 
     def keep_event(self, event: UsageEvent, reason: str) -> None:
@@ -49,7 +49,7 @@ class Quarantine:
         )
 
     def _append(self, line: dict[str, Any]) -> None:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "ab") as file:
             file.write(msgspec.json.encode(line) + b"\n")
             file.flush()

@@ -1,0 +1,268 @@
+"""The configuration: environment over `meter.toml` over defaults, read in one place and checked as a whole.
+
+Every setting is a row of `SETTINGS`. Its environment variable is its name in capitals behind `METER_`; in
+`meter.toml` it is a top-level member. All faults of a configuration are reported together.
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from meter.core.stream_usage import check_mode
+from meter.settings.upstreams import (
+    DEFAULT_UPSTREAM_URL,
+    UpstreamSettings,
+    check_upstream_url,
+    is_loopback,
+    read_upstreams,
+    upstream_url,
+)
+from meter.settings.values import (
+    CONFIG_FILE,
+    SQLITE_PREFIX,
+    ConfigurationError,
+    Secret,
+    as_database_url,
+    as_durability,
+    as_names,
+    as_number,
+    as_path,
+    as_port,
+    as_positive,
+    as_secret,
+    as_text,
+)
+
+__all__ = [
+    "DEFAULT_UPSTREAM_URL",
+    "SETTINGS",
+    "ConfigurationError",
+    "Secret",
+    "Setting",
+    "Settings",
+    "UpstreamSettings",
+    "check_upstream_url",
+    "is_loopback",
+    "load",
+]
+
+PEPPER_LENGTH_MIN = 32
+ADMIN_TOKEN_LENGTH_MIN = 32
+
+_WORKERS_NEED_POSTGRESQL = (
+    "METER_WORKERS: SQLite serves one process; for several, set METER_DATABASE_URL to a PostgreSQL database "
+    "(postgresql://user@host/name)"
+)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole configuration, checked."""
+
+    data_dir: Path
+    database_url: Secret
+    """It may hold a password."""
+    host: str
+    port: int
+    admin_host: str
+    admin_port: int
+    admin_hosts: tuple[str, ...]
+    workers: int
+    admin_token: Secret | None
+    pepper: Secret | None
+    upstreams: tuple[UpstreamSettings, ...]
+    """In order of precedence; the first that serves a model gets it."""
+    stream_usage: str
+    hangup_grace_seconds: float
+    body_bytes_max: int
+    connect_timeout_seconds: float
+    headers_timeout_seconds: float
+    idle_timeout_seconds: float
+    shutdown_delay_seconds: float
+    shutdown_timeout_seconds: float
+    durability: str
+    journal_bytes_max: int
+    grants_stale_seconds_max: float
+
+    @property
+    def sqlite_path(self) -> Path | None:
+        """Where the SQLite database lies; `None` on another database."""
+        url = self.database_url.reveal()
+        return Path(url.removeprefix(SQLITE_PREFIX)) if url.startswith(SQLITE_PREFIX) else None
+
+
+class Setting(NamedTuple):
+    """One row of the configuration."""
+
+    name: str
+    read: Callable[[str], Any]
+    default: str
+    """As it would be written in the environment; empty is unset."""
+    help: str
+    quotable: bool = True
+    """Whether a fault may repeat the value, which could hold a password."""
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("data_dir", as_path, "meter-data", "Where the database, the admin token and the pepper lie."),
+    Setting(
+        "database_url",
+        as_database_url,
+        "",
+        "The database; unset: SQLite, `meter.db` in the data directory.",
+        quotable=False,
+    ),
+    Setting("host", as_text, "127.0.0.1", "Address of the data listener (`/v1`, `/health`)."),
+    Setting("port", as_port, "8080", "Port of the data listener."),
+    Setting("admin_host", as_text, "127.0.0.1", "Address of the control listener (admin API, `/metrics`)."),
+    Setting("admin_port", as_port, "8081", "Port of the control listener."),
+    Setting("admin_hosts", as_names, "", "Names by which the control listener is reached, beside localhost."),
+    Setting("workers", as_positive, "1", "Processes that serve requests; more than one need PostgreSQL."),
+    Setting(
+        "admin_token",
+        as_secret,
+        "",
+        "The admin token; unset: made at the first start, in the data directory.",
+    ),
+    Setting(
+        "pepper",
+        as_secret,
+        "",
+        "Secret that key digests are made with; unset on SQLite: made at the first start.",
+    ),
+    Setting(
+        "upstream_url",
+        upstream_url,
+        "",
+        f"The provider's base URL; unset: `{DEFAULT_UPSTREAM_URL}`.",
+        quotable=False,
+    ),
+    Setting("upstream_api_key", as_secret, "", "The provider's API key; falls back to `ROUTERHUB_API_KEY`."),
+    Setting(
+        "stream_usage",
+        check_mode,
+        "ensure",
+        "How streams are metered: `ensure`, `always_sent`, `observe`.",
+    ),
+    Setting(
+        "hangup_grace_seconds", as_number, "5", "How long to read on for the usage when a client has left."
+    ),
+    Setting("body_bytes_max", as_positive, "20000000", "Largest request body; a larger one gets 413."),
+    Setting("connect_timeout_seconds", as_number, "10", "How long connecting to an upstream may take."),
+    Setting(
+        "headers_timeout_seconds", as_number, "600", "How long an upstream may take to its response headers."
+    ),
+    Setting(
+        "idle_timeout_seconds", as_number, "300", "How long an upstream may be silent within a response."
+    ),
+    Setting(
+        "shutdown_delay_seconds",
+        as_number,
+        "0",
+        "On SIGTERM, how long to go on while `/health/ready` says 503.",
+    ),
+    Setting(
+        "shutdown_timeout_seconds", as_number, "30", "Then, how long running requests may take to finish."
+    ),
+    Setting(
+        "durability",
+        as_durability,
+        "power",
+        "What an event survives before its response ends: `power` (a power cut) or `crash` (of meter).",
+    ),
+    Setting(
+        "journal_bytes_max",
+        as_positive,
+        "1000000000",
+        "Room for events that are not in the database; past it requests get 503.",
+    ),
+    Setting(
+        "grants_stale_seconds_max",
+        as_number,
+        "86400",
+        "How long known keys go on while the database is away.",
+    ),
+)
+
+
+def load(environment: Mapping[str, str], config: Path | None = None, **options: object) -> Settings:
+    """Read the configuration; `options`, from the command line, win over everything if not `None`.
+
+    Raises `ConfigurationError` with every fault there is.
+    """
+    faults: list[str] = []
+    document = _read_file(environment, config, faults)
+    given = {name: value for name, value in options.items() if value is not None}
+    values = {setting.name: _value(setting, given, environment, document, faults) for setting in SETTINGS}
+    known = {setting.name for setting in SETTINGS} | {"upstreams"}
+    faults += [f"{CONFIG_FILE}: there is no setting named {name!r}" for name in document if name not in known]
+    upstreams = read_upstreams(values, environment, document, faults)
+    values["database_url"] = values["database_url"] or Secret(f"sqlite:///{values['data_dir'] / 'meter.db'}")
+    faults += _faults_together(values)
+    if faults:
+        raise ConfigurationError(faults)
+    del values["upstream_url"], values["upstream_api_key"]
+    return Settings(**values, upstreams=upstreams)
+
+
+def _read_file(environment: Mapping[str, str], config: Path | None, faults: list[str]) -> dict[str, Any]:
+    named = config or (Path(environment["METER_CONFIG"]) if environment.get("METER_CONFIG") else None)
+    path = named or Path(CONFIG_FILE)
+    if named is None and not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as fault:
+        faults.append(f"{path}: cannot be read: {fault.strerror}")
+    except ValueError as fault:
+        faults.append(f"{path}: is not valid TOML: {fault}")
+    return {}
+
+
+def _value(
+    setting: Setting,
+    options: Mapping[str, object],
+    environment: Mapping[str, str],
+    document: Mapping[str, Any],
+    faults: list[str],
+) -> Any:
+    variable = f"METER_{setting.name.upper()}"
+    sources = (
+        (f"--{setting.name.replace('_', '-')}", options.get(setting.name)),
+        (variable, environment.get(variable) or None),
+        (f"{CONFIG_FILE}: {setting.name}", document.get(setting.name)),
+    )
+    place, value = next(((place, value) for place, value in sources if value is not None), ("", None))
+    text = setting.default if value is None else _as_text(value)
+    try:
+        return setting.read(text)
+    except ValueError as fault:
+        faults.append(f"{place}: {_sentence(fault)}{f', not {text!r}' if setting.quotable else ''}")
+        return setting.read(setting.default)
+
+
+def _as_text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _sentence(fault: ValueError) -> str:
+    # int() and float() explain themselves in Python's terms.
+    text = str(fault)
+    return text if text.startswith("must") else "must be a number"
+
+
+def _faults_together(values: Mapping[str, Any]) -> list[str]:
+    lengths = (("pepper", PEPPER_LENGTH_MIN), ("admin_token", ADMIN_TOKEN_LENGTH_MIN))
+    faults = [
+        f"METER_{name.upper()}: must be at least {length_min} characters long"
+        for name, length_min in lengths
+        if values[name] is not None and len(values[name].reveal()) < length_min
+    ]
+    on_sqlite = values["database_url"].reveal().startswith(SQLITE_PREFIX)
+    if values["pepper"] is None and not on_sqlite:
+        faults.append("METER_PEPPER: must be set with this database, which several servers may share")
+    if values["workers"] > 1 and on_sqlite:
+        faults.append(_WORKERS_NEED_POSTGRESQL)
+    return faults

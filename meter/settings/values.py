@@ -1,0 +1,88 @@
+"""How single values of the configuration are read, and what hides the secret ones."""
+
+from pathlib import Path
+
+CONFIG_FILE = "meter.toml"
+SQLITE_PREFIX = "sqlite:///"
+DATABASE_PREFIXES = (SQLITE_PREFIX, "postgresql://", "postgresql+psycopg://")
+
+
+class ConfigurationError(Exception):
+    """A configuration that cannot be used; `faults` has a sentence for each thing that is wrong."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class Secret:
+    """A credential that no traceback, log line or `repr` shows."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the credential itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+
+def as_text(value: str) -> str:
+    """Take a value as it is."""
+    return value
+
+
+def as_database_url(value: str) -> Secret | None:
+    """Read the URL of a database that meter can work with."""
+    if value and not value.startswith(DATABASE_PREFIXES):
+        raise ValueError(f"must begin with {SQLITE_PREFIX} or postgresql://")
+    return Secret(value) if value else None
+
+
+def as_names(value: str) -> tuple[str, ...]:
+    """Read names separated by commas."""
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def as_path(value: str) -> Path:
+    """Read a path; it is made absolute."""
+    return Path(value).expanduser().absolute()
+
+
+def as_secret(value: str) -> Secret | None:
+    """Hide a value; an empty one is none."""
+    return Secret(value) if value else None
+
+
+def as_number(value: str) -> float:
+    """Read a number, 0 or more."""
+    number = float(value)
+    if not 0 <= number < float("inf"):
+        raise ValueError("must be a number, 0 or more")
+    return number
+
+
+def as_positive(value: str) -> int:
+    """Read a whole number above 0."""
+    number = int(value)
+    if number < 1:
+        raise ValueError("must be a whole number above 0")
+    return number
+
+
+def as_port(value: str) -> int:
+    """Read a port."""
+    number = int(value)
+    port_max = 65535
+    if not 0 <= number <= port_max:
+        raise ValueError("must be a port, 0 to 65535 (0 takes a free one)")
+    return number
+
+
+def as_durability(value: str) -> str:
+    """Read what an event has to survive."""
+    if value not in {"power", "crash"}:
+        raise ValueError("must be power or crash")
+    return value
