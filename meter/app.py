@@ -11,8 +11,9 @@ import secrets
 import signal
 import socket
 import ssl
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,6 +73,19 @@ class Credentials:
     admin_token: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Premises:
+    """What a house is built on."""
+
+    settings: Settings
+    database: Database
+    credentials: Credentials
+    prepare: Callable[[], None]
+    """Makes the database ready for this meter; called until it succeeds."""
+    holder: str = "server"
+    """What this process's journal is called by."""
+
+
 @dataclass(kw_only=True)
 class House:
     """All that is built: two applications and what stands behind them."""
@@ -87,6 +101,8 @@ class House:
         """Say whether requests should be sent here."""
         if self.stopping:
             return 503, b'{"status":"stopping"}'
+        if not self.gate.has_snapshot:
+            return 503, b'{"status":"no keys are known yet"}'
         if not self.holding.journal.admits():
             return 503, b'{"status":"the journal takes no records"}'
         late = self.holding.waiting and self.holding.shipper.lag_seconds > LATE_SECONDS
@@ -118,10 +134,9 @@ def new_event_id() -> str:
 
 
 @contextlib.asynccontextmanager
-async def build(
-    settings: Settings, database: Database, credentials: Credentials, holder: str = "server"
-) -> AsyncIterator[House]:
-    """Build the house, and take it down in the right order; `holder` names this process's journal."""
+async def build(premises: Premises) -> AsyncIterator[House]:
+    """Build the house, and take it down in the right order."""
+    settings, database, credentials = premises.settings, premises.database, premises.credentials
     metrics = instruments.Metrics()
     pumps = Pumps()
     look_ups = ThreadPoolExecutor(LOOK_UPS_AT_ONCE_MAX, thread_name_prefix="look-up")
@@ -132,7 +147,7 @@ async def build(
         stale_seconds_max=settings.grants_stale_seconds_max,
     )
     gate.take_snapshot(_saved_snapshot(settings))
-    holding = _holding(settings, database, gate, holder)
+    holding = _holding(premises, gate)
     upstreams = _upstreams(settings)
     local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
     relay = Relay(
@@ -148,9 +163,11 @@ async def build(
     house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding)
     local["/health/ready"] = house.readiness
     _show(metrics, pumps, holding)
+    fresh = asyncio.create_task(metrics.keep_fresh())
     try:
         yield house
     finally:
+        fresh.cancel()
         await pumps.drain(0)
         await gate.aclose()
         look_ups.shutdown()
@@ -166,14 +183,21 @@ def _show(metrics: instruments.Metrics, pumps: Pumps, holding: Holding) -> None:
         "meter_journal_oldest_seconds",
         "How long ago everything was in the ledger.",
         lambda: holding.shipper.lag_seconds if holding.waiting else 0.0,
+        across="max",
     )
     metrics.gauge("meter_quarantined_records", "What could not be shipped.", lambda: len(holding.quarantine))
 
 
-def _holding(settings: Settings, database: Database, gate: Gate, holder: str) -> Holding:
+def _holding(premises: Premises, gate: Gate) -> Holding:
+    settings, database = premises.settings, premises.database
     loop = asyncio.get_running_loop()
+    prepared = threading.Event()
 
     def upkeep() -> None:
+        if not prepared.is_set():
+            # The database may have been away when this process started.
+            premises.prepare()
+            prepared.set()
         database.checkpoint()
         partitions.make_partitions(database, clock.now())
         snapshot = keys.snapshot(database, clock.now())
@@ -183,7 +207,7 @@ def _holding(settings: Settings, database: Database, gate: Gate, holder: str) ->
     options = Options(
         root=settings.data_dir / JOURNAL_FOLDER,
         # A name of its own for every start: the journal of the last one is adopted like any other.
-        holder=f"{holder}-{new_event_id()}",
+        holder=f"{premises.holder}-{new_event_id()}",
         power=settings.durability == "power",
         bytes_max=settings.journal_bytes_max,
     )
@@ -221,16 +245,10 @@ class Listeners(NamedTuple):
     control: socket.socket | None
 
 
-async def serve(
-    settings: Settings,
-    database: Database,
-    credentials: Credentials,
-    listeners: Listeners,
-    stop: asyncio.Event,
-    holder: str = "server",
-) -> None:
+async def serve(premises: Premises, listeners: Listeners, stop: asyncio.Event) -> None:
     """Serve the sockets until `stop` is set, then finish what is under way and close everything."""
-    async with build(settings, database, credentials, holder) as house:
+    settings = premises.settings
+    async with build(premises) as house:
         data = None if listeners.data is None else _server(house.relay, settings)
         control = None if listeners.control is None else _server(house.control, settings)
         serving = [
@@ -294,8 +312,9 @@ def _accounting(journal: Journal, metrics: instruments.Metrics) -> Accounting:
         raise MeteringUnavailable("The journal has no room to account for this request; try again soon.")
 
     def settle(event: UsageEvent, grant: Grant) -> Awaitable[None]:
+        safe = journal.settle(event)
         metrics.observe(event, grant.team_name)
-        return journal.settle(event)
+        return safe
 
     return Accounting(
         new_id=new_event_id,

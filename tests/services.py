@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit, urlunsplit
@@ -48,13 +48,12 @@ def redis_url() -> str:
 
 
 @contextmanager
-def fresh_database(template: str | None = None) -> Iterator[str]:
-    """Make a database of one's own, empty or the copy of another's URL; yields its URL, and drops it."""
+def fresh_database() -> Iterator[str]:
+    """Make an empty database of one's own on PostgreSQL; yields its URL, and drops it at the end."""
     server = postgres_url()
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     name = f"meter_test_{worker}_{secrets.token_hex(4)}"
-    copied = f"TEMPLATE {_database_name(template)}" if template else ""
-    _administer(server, f"CREATE DATABASE {name} {copied}")
+    _administer(server, f"CREATE DATABASE {name}")
     try:
         yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
     finally:
@@ -108,10 +107,6 @@ class Cluster:
         """Let its processes go on."""
         self._signal(signal.SIGCONT)
 
-    def execute(self, statement: str) -> None:
-        """Run a statement on it as its owner."""
-        _administer(self.url, statement)
-
     def _running(self) -> bool:
         return (self._data / "postmaster.pid").exists()
 
@@ -121,7 +116,9 @@ class Cluster:
         os.kill(parent, number)
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
         for child in children.split():
-            os.kill(int(child), number)
+            # One that was about to end when it was paused is gone by now.
+            with suppress(ProcessLookupError):
+                os.kill(int(child), number)
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
@@ -173,10 +170,6 @@ def _redis_fault(url: str) -> str | None:
 def _administer(url: str, statement: str) -> None:
     with closing(psycopg.connect(url, autocommit=True, connect_timeout=ANSWER_SECONDS_MAX)) as connection:
         connection.execute(statement.encode())
-
-
-def _database_name(url: str) -> str:
-    return urlsplit(url).path.removeprefix("/")
 
 
 def _without_password(url: str) -> str:

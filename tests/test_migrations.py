@@ -36,8 +36,10 @@ SCHEMA = {
                                 pg_get_expr(d.adbin, d.adrelid))::text ORDER BY a.attnum)
              FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
             WHERE a.attrelid = c.oid AND a.attnum > 0),
-          (SELECT array_agg(pg_get_indexdef(i.indexrelid) ORDER BY 1) FROM pg_index i WHERE i.indrelid = c.oid),
-          (SELECT array_agg(pg_get_constraintdef(k.oid) ORDER BY 1) FROM pg_constraint k WHERE k.conrelid = c.oid)
+          (SELECT array_agg(pg_get_indexdef(i.indexrelid) ORDER BY 1)
+             FROM pg_index i WHERE i.indrelid = c.oid),
+          (SELECT array_agg(pg_get_constraintdef(k.oid) ORDER BY 1)
+             FROM pg_constraint k WHERE k.conrelid = c.oid)
         FROM pg_class c
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
           AND c.relname NOT LIKE 'alembic%'

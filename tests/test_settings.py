@@ -137,7 +137,7 @@ def test_a_file_must_be_toml(tmp_path: Path, text: str) -> None:
         ("METER_HANGUP_GRACE_SECONDS", "soon"),
         ("METER_BODY_BYTES_MAX", "0"),
         ("METER_BODY_BYTES_MAX", "1e9"),
-        ("METER_EVENTS_QUEUED_MAX", "0"),
+        ("METER_JOURNAL_BYTES_MAX", "0"),
         ("METER_UPSTREAM_URL", "api.example.com/v1"),
         ("METER_UPSTREAM_URL", "ftp://api.example.com"),
         ("METER_UPSTREAM_URL", "http://api.example.com/v1"),

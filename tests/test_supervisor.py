@@ -341,10 +341,16 @@ class Workers(Meter):
         found = re.findall(r"(\S+) is process (\d+)", self.log.read_text())
         return {name: int(pid) for name, pid in found}
 
+    def answer(self) -> None:
+        """Wait until both sockets are served: starting all children can take longer than clients wait."""
+        urls = (f"{self.url.removesuffix('/v1')}/health/ready", self.control_url)
+        for url in urls:
+            httpx.get(url, timeout=server.WAIT_SECONDS_MAX, trust_env=False)
+
     def scrape(self) -> str:
         """Return the page of metrics."""
         with self.control as control:
-            answer = control.get("/metrics")
+            answer = control.get("/metrics", timeout=server.WAIT_SECONDS_MAX)
         assert answer.status_code == httpx.codes.OK
         return answer.text
 
@@ -377,7 +383,7 @@ def workers(upstream: FakeUpstream, tmp_path: Path) -> Iterator[Workers]:
         running = Workers(tmp_path / "data", environment, ["--workers", str(WORKERS)])
         running.database = Database(url)
         try:
-            server.until(lambda: "control" in running.processes, "the children")
+            running.answer()
             yield running
         finally:
             running.stop()
@@ -436,19 +442,26 @@ def test_workers_meter_together(workers: Workers, upstream: FakeUpstream) -> Non
 
 
 def test_counters_never_go_back(workers: Workers, upstream: FakeUpstream) -> None:
-    """However often workers and the control process are killed, each page has at least what the last had."""
+    """Whichever process is killed or told to stop, each page has at least what the last one had."""
     upstream.answer([fake_upstream.response(json.dumps(COMPLETION).encode())])
     key = workers.new_key()
     complete(workers, key, 50)
     workers.events(key, 50)
 
-    for name in ("data-0", "control", "data-2", "data-3"):
+    for name, number in (
+        ("data-0", signal.SIGKILL),
+        ("control", signal.SIGKILL),
+        ("data-1", signal.SIGTERM),
+        ("control", signal.SIGTERM),
+    ):
         killed = workers.processes[name]
-        os.kill(killed, signal.SIGKILL)
+        os.kill(killed, number)
         with ThreadPoolExecutor() as pool:
             pages = list(pool.map(lambda _: workers.counted("meter_requests_total"), range(20)))
         assert pages == [50] * 20
         replaced(workers, name, killed)
+    complete(workers, key, 50)
+    assert workers.counted("meter_requests_total") == 100
 
 
 def test_there_is_one_process_of_each_name(workers: Workers) -> None:
@@ -465,7 +478,7 @@ def test_there_is_one_process_of_each_name(workers: Workers) -> None:
 
 
 def test_streams_under_way_finish(workers: Workers, upstream: FakeUpstream) -> None:
-    """On SIGTERM nobody new is taken, every stream goes on to its end, and all processes end well."""
+    """All workers' streams are shown; on SIGTERM each goes on to its end, and nobody new is taken."""
     gate = fake_upstream.Gate()
     parts: list[dict[str, object]] = [
         {"model": "m", "choices": [{"index": 0, "delta": {"content": "Hi"}}]},
@@ -486,6 +499,7 @@ def test_streams_under_way_finish(workers: Workers, upstream: FakeUpstream) -> N
             )
             for _ in range(12)
         ]
+        server.until(lambda: workers.counted("meter_inflight_requests") == 12, "the gauge to show all")
         workers.process.terminate()
         server.until(lambda: not workers.listens(), "the port to close")
         gate.open()
@@ -509,5 +523,8 @@ def test_no_worker_outlives_a_killed_supervisor(workers: Workers) -> None:
 
     (again,) = server.until(restart, "the data directory")
 
-    assert again.listens()
-    assert again.stop() == 0
+    try:
+        again.answer()
+    finally:
+        status = again.stop()
+    assert status == 0

@@ -6,10 +6,11 @@ import sys
 import click
 
 from meter import __version__
-from meter.cli import db, keys, report, serve, teams, verify
+from meter.cli import db, keys, report, serve, teams, verify, work
 from meter.core.errors import MeterError
 from meter.datadir import InUseError
 from meter.settings import ConfigurationError
+from meter.store.failures import DatabaseUnavailable
 
 # sysexits.h: a configuration that cannot be used.
 EX_CONFIG = 78
@@ -21,7 +22,7 @@ def meter() -> None:
     """Meter every token that passes between your programs and an OpenAI-compatible API."""
 
 
-for command in (serve.serve, keys.keys, teams.teams, report.report, verify.verify, db.db):
+for command in (serve.serve, work.work, keys.keys, teams.teams, report.report, verify.verify, db.db):
     meter.add_command(command)
 
 
@@ -36,6 +37,9 @@ def main() -> None:
         for sentence in fault.faults:
             click.echo(f"  - {sentence}", err=True)
         sys.exit(EX_CONFIG)
+    except DatabaseUnavailable as fault:
+        click.echo(f"meter: the database is away: {fault}", err=True)
+        sys.exit(1)
     except (MeterError, InUseError, ValueError) as fault:
         click.echo(f"meter: {fault}", err=True)
         sys.exit(1)

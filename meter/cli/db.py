@@ -1,56 +1,9 @@
 """`meter db`: bring the database's tables to the version that this meter expects."""
 
-from pathlib import Path
-
 import click
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from meter.cli import opening
-from meter.store.database import Database
-
-# What a statement of a migration may take on PostgreSQL; a server that starts does not wait longer.
-STATEMENT_SECONDS = 300.0
-
-_PACKAGE = Path(__file__).parent.parent
-
-
-def script_location() -> Path:
-    """Return where the migrations lie: inside an installed package, beside it in a checkout."""
-    installed = _PACKAGE / "migrations"
-    return installed if installed.exists() else _PACKAGE.parent / "migrations"
-
-
-def configuration() -> Config:
-    """Return Alembic's configuration, which needs no file."""
-    config = Config()
-    config.set_main_option("script_location", str(script_location()))
-    config.set_main_option("path_separator", "os")
-    config.set_main_option("file_template", "%%(year)d-%%(month).2d-%%(day).2d_%%(slug)s")
-    return config
-
-
-def bring_up_to_date(database: Database, statement_seconds: float = STATEMENT_SECONDS) -> None:
-    """Run the migrations that the database has not seen, all of them or none."""
-    config = configuration()
-    if current_revision(database) == head_revision():
-        return
-    with database.write_long(statement_seconds) as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-
-
-def current_revision(database: Database) -> str | None:
-    """Return the revision that the database is at; `None` where it is empty."""
-    with database.read() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
-
-
-def head_revision() -> str | None:
-    """Return the revision that this meter expects."""
-    return ScriptDirectory.from_config(configuration()).get_current_head()
+from meter.cli.migrations import STATEMENT_SECONDS, bring_up_to_date, current_revision, head_revision
 
 
 @click.group()
@@ -78,5 +31,5 @@ def upgrade(statement_timeout: float) -> None:
 @db.command()
 def current() -> None:
     """Show the version of the tables, and the one that this meter expects."""
-    with opening.existing_database(opening.settings()) as database:
+    with opening.existing_database(opening.settings(), any_version=True) as database:
         click.echo(f"database {current_revision(database) or 'empty'}, expected {head_revision()}")

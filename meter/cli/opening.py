@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from meter.cli.migrations import current_revision, head_revision
 from meter.datadir import PEPPER_FILE, prepare, read_or_make
 from meter.settings import Settings, load
 from meter.store.database import Database
@@ -21,8 +22,8 @@ def settings(config: Path | None = None, **options: object) -> Settings:
 
 
 @contextmanager
-def existing_database(configured: Settings) -> Iterator[Database]:
-    """Open a database that must be there already."""
+def existing_database(configured: Settings, *, any_version: bool = False) -> Iterator[Database]:
+    """Open a database that must be there already, and unless told otherwise of this meter's version."""
     path = configured.sqlite_path
     if path is not None and not path.exists():
         raise ValueError(
@@ -30,6 +31,8 @@ def existing_database(configured: Settings) -> Iterator[Database]:
             "or name the data directory in METER_DATA_DIR."
         )
     with database(configured) as opened:
+        if not any_version and current_revision(opened) != head_revision():
+            raise ValueError("the database is of another version than this meter: run 'meter db upgrade'")
         yield opened
 
 

@@ -2,22 +2,26 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import click
 import msgspec
 
 from meter import app, metrics
 from meter.cli import opening
-from meter.cli.db import bring_up_to_date
 from meter.cli.work import Options, Orders, open_credentials, run, set_up_logging
+from meter.cli.work import prepare as prepare_database
 from meter.datadir import ADMIN_TOKEN_FILE, claim, prepare
 from meter.settings import Settings
 from meter.store import teams
 from meter.store.database import Database
+from meter.store.failures import DatabaseUnavailable
 from meter.supervisor import Program, Supervisor
 
 log = logging.getLogger(__name__)
@@ -43,27 +47,45 @@ def serve(config: Path | None, sample: bool, **settings: str | None) -> None:  #
     options = Options(config=config, sample=sample, settings=settings)
     configured = options.load()
     prepare(configured.data_dir)
-    lock = claim(configured.data_dir)
+    locks = [claim(folder) for folder in _claimed(configured)]
     credentials, token_is_new = open_credentials(configured)
     with opening.database(configured) as database:
-        bring_up_to_date(database)
         first_key = _first_start(database, credentials)
         notes = _Notes(configured, first_key, credentials.admin_token if token_is_new else None)
         with (
             app.listen(configured.host, configured.port) as data,
             app.listen(configured.admin_host, configured.admin_port) as control,
         ):
+            # Whoever reads the notes may stop the server before it has begun, and that is a clean end too.
+            signal.signal(signal.SIGTERM, _leave)
             notes.show(app.address(data), app.address(control))
             if configured.workers == 1:
-                run(partial(app.serve, configured, database, credentials, app.Listeners(data, control)))
+                listeners = app.Listeners(data, control)
+                premises = app.Premises(
+                    settings=configured,
+                    database=database,
+                    credentials=credentials,
+                    prepare=partial(prepare_database, database, credentials),
+                )
+                run(partial(app.serve, premises, listeners))
+                database.checkpoint()
             else:
                 database.dispose()
-                _supervise(configured, options, data, control, lock)
-        database.checkpoint()
+                _supervise(configured, options, data, control, locks)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(0)
+
+
+def _claimed(settings: Settings) -> set[Path]:
+    """Return the folders that this server has to itself: its data, and its SQLite database's."""
+    folders = {settings.data_dir}
+    return folders if settings.sqlite_path is None else folders | {settings.sqlite_path.parent}
 
 
 def _supervise(
-    settings: Settings, options: Options, data: socket.socket, control: socket.socket, lock: int
+    settings: Settings, options: Options, data: socket.socket, control: socket.socket, locks: list[int]
 ) -> None:
     """Serve with children, which hold the data directory as long as any of them lives."""
     counts = settings.data_dir / METRICS_DIRECTORY
@@ -75,7 +97,7 @@ def _supervise(
     supervisor = Supervisor(
         programs,
         environment=os.environ | metrics.share(counts),
-        kept=(lock,),
+        kept=tuple(locks),
         ended=lambda name: metrics.forget(counts, name),
         patience_seconds=settings.shutdown_delay_seconds
         + settings.shutdown_timeout_seconds
@@ -128,7 +150,14 @@ class _Notes:
 
 def _first_start(database: Database, credentials: app.Credentials) -> str | None:
     """Make the first team and key where there is no team yet; returns the key's secret."""
-    if teams.list_all(database):
+    try:
+        prepare_database(database, credentials)
+        if teams.list_all(database):
+            return None
+    except DatabaseUnavailable as fault:
+        log.warning(
+            "the database is away (%s): only keys known from before are served until it is back", fault
+        )
         return None
     team = app.register_team(database, FIRST_TEAM)
     _, secret = app.issue_key(database, credentials.pepper, team.id, FIRST_KEY, None)

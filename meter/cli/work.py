@@ -16,9 +16,12 @@ import uvloop
 
 from meter import app
 from meter.cli import opening
+from meter.cli.migrations import bring_up_to_date
 from meter.datadir import ADMIN_TOKEN_FILE, read_or_make
 from meter.metrics import count_as
 from meter.settings import ConfigurationError, Settings
+from meter.store.database import Database
+from meter.store.installation import check_pepper
 
 _NO_UPSTREAM = (
     "no upstream is configured. Set ROUTERHUB_API_KEY for RouterHub; or METER_UPSTREAM_URL, and "
@@ -64,8 +67,21 @@ def work(name: str) -> None:
     count_as(name)
     listeners = app.Listeners(_inherited(orders.data), _inherited(orders.control))
     with opening.database(settings) as database:
-        serving = partial(app.serve, settings, database, credentials, listeners, holder=name)
+        premises = app.Premises(
+            settings=settings,
+            database=database,
+            credentials=credentials,
+            prepare=partial(prepare, database, credentials),
+            holder=name,
+        )
+        serving = partial(app.serve, premises, listeners)
         run(serving, lifeline=sys.stdin.fileno())
+
+
+def prepare(database: Database, credentials: app.Credentials) -> None:
+    """See to it that the database is what this server works with; raises what is wrong with it."""
+    bring_up_to_date(database)
+    check_pepper(database, credentials.pepper)
 
 
 def _inherited(descriptor: int | None) -> socket.socket | None:

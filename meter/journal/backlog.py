@@ -81,7 +81,8 @@ def left_open(folder: Folder) -> list[UsageEvent]:
         if isinstance(record, Intent) and record.attempt.event_id not in settled:
             intents[record.attempt.event_id] = record.attempt
         elif isinstance(record, Progress):
-            emitted[record.event_id] = record.emitted_tokens
+            # A record that was written anew may come after a later one.
+            emitted[record.event_id] = max(record.emitted_tokens, emitted.get(record.event_id, 0))
         elif isinstance(record, Settle):
             settled.add(record.event.event_id)
             intents.pop(record.event.event_id, None)

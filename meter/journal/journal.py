@@ -9,6 +9,7 @@ Everything here runs on the event loop's thread, but for the syncer's answers, w
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,6 +26,8 @@ SEGMENT_BYTES_MAX = 64 << 20
 # What is written but not synced is kept in memory, to be written anew if its file fails.
 UNSYNCED_BYTES_MAX = 1 << 20
 RETRY_SECONDS = 0.5
+# The number of a record that has not been written.
+_UNWRITTEN = sys.maxsize
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +38,9 @@ class _Written(NamedTuple):
     descriptor: int
 
 
-class _Waiter(NamedTuple):
+class _Settling(NamedTuple):
     number: int
+    event_id: str
     future: asyncio.Future[None]
 
 
@@ -50,11 +54,13 @@ class Journal:
         *,
         power: bool,
         bytes_max: int,
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
         settled: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder = folder
         self._storage = storage
         self._bytes_max = bytes_max
+        self._segment_bytes_max = segment_bytes_max
         self._settled = settled
         self._loop = asyncio.get_running_loop()
         self._descriptor: int | None = None
@@ -67,7 +73,7 @@ class Journal:
         self._number = 0
         self._unsynced: deque[_Written] = deque()
         self._unsynced_bytes = 0
-        self._waiting: deque[_Waiter] = deque()
+        self._settling: deque[_Settling] = deque()
         self._stranded: deque[bytes] = deque()
         self._failing = False
         self._open: dict[str, int] = {}
@@ -78,12 +84,12 @@ class Journal:
 
     @property
     def open_from(self) -> int:
-        """The first segment that holds an intent without its settle, or the current one."""
+        """The first segment that holds an intent whose settle could still be lost, or the current one."""
         return min(self._open.values(), default=self.position.segment)
 
     @property
     def open_intents(self) -> int:
-        """How many attempts are under way."""
+        """How many attempts are under way, or have a settle that could still be lost."""
         return len(self._open)
 
     @property
@@ -114,17 +120,17 @@ class Journal:
 
     def settle(self, event: UsageEvent) -> asyncio.Future[None]:
         """Write an attempt's event; the future is done when the event survives what it has to."""
-        self._append(Settle(event))
+        written = self._append(Settle(event))
         self.settles += 1
-        self._open.pop(event.event_id, None)
-        self._settled()
         future: asyncio.Future[None] = self._loop.create_future()
-        if self._syncer is None or not self.usable:
+        if written:
+            self._settling.append(_Settling(self._number, event.event_id, future))
+            self._secure()
+        else:
             # Without room there is nothing to wait for: the record is kept in memory until there is.
             future.set_result(None)
-        else:
-            self._waiting.append(_Waiter(self._number, future))
-            self._request_sync(self._syncer)
+            self._settling.append(_Settling(_UNWRITTEN, event.event_id, future))
+        self._settled()
         return future
 
     def forget(self, bytes_freed: int) -> None:
@@ -141,16 +147,17 @@ class Journal:
         if self._syncer is not None:
             self._syncer.close()
 
-    def _append(self, record: Record) -> None:
+    def _append(self, record: Record) -> bool:
+        """Write a record, or keep it until there is room; returns whether it was written."""
         framed = frame(encode(record))
-        if self._stranded:
-            self._stranded.append(framed)
-        elif not self._write(framed):
-            self._strand(framed)
+        if not self._stranded and self._write(framed):
+            return True
+        self._strand(framed)
+        return False
 
     def _write(self, framed: bytes) -> bool:
         """Write one frame, in a new segment if this one is full or takes no more."""
-        if self.position.offset >= SEGMENT_BYTES_MAX:
+        if self.position.offset >= self._segment_bytes_max:
             self._retire()
         for _ in range(2):
             if self._descriptor is None:
@@ -230,8 +237,20 @@ class Journal:
     def _rewrite_stranded(self) -> None:
         while self._stranded and self._write(self._stranded[0]):
             self._stranded.popleft()
+        if not self._stranded:
+            self._renumber(self._number)
+            self._secure()
         self._settled()
-        if self._syncer is not None:
+
+    def _renumber(self, number: int) -> None:
+        """Take note that the settles that could be lost are only safe with this record."""
+        self._settling = deque(settling._replace(number=number) for settling in self._settling)
+
+    def _secure(self) -> None:
+        """Have what was written survive what it has to."""
+        if self._syncer is None:
+            self._synced(self._number)
+        else:
             self._request_sync(self._syncer)
 
     def _on_synced(self, number: int) -> None:
@@ -243,10 +262,10 @@ class Journal:
     def _synced(self, number: int) -> None:
         while self._unsynced and self._unsynced[0].number <= number:
             self._unsynced_bytes -= len(self._unsynced.popleft().frame)
-        while self._waiting and self._waiting[0].number <= number:
-            future = self._waiting.popleft().future
-            if not future.done():
-                future.set_result(None)
+        while self._settling and self._settling[0].number <= number:
+            settling = self._settling.popleft()
+            self._open.pop(settling.event_id, None)
+            _finish(settling)
 
     def _sync_failed(self, descriptor: int, fault: OSError) -> None:
         """Write what a file may have lost anew, in another one: its next sync could not be believed."""
@@ -260,7 +279,16 @@ class Journal:
         for framed in lost:
             if self._stranded or not self._write(framed):
                 self._strand(framed)
-        # Those who wait do so for the new copies, which come after everything else.
-        self._waiting = deque(waiter._replace(number=self._number) for waiter in self._waiting)
-        if self._syncer is not None:
-            self._request_sync(self._syncer)
+        if self._stranded:
+            self._renumber(_UNWRITTEN)
+            for settling in self._settling:
+                _finish(settling)
+        else:
+            # Those who wait do so for the new copies, which come after everything else.
+            self._renumber(self._number)
+            self._secure()
+
+
+def _finish(settling: _Settling) -> None:
+    if not settling.future.done():
+        settling.future.set_result(None)

@@ -55,7 +55,14 @@ def told_apart() -> Iterator[None]:
     """Raise what goes wrong inside as what it means."""
     try:
         yield
-    except (sa.exc.SQLAlchemyError, psycopg.Error, sqlite3.Error, ValueError, OverflowError) as error:
+    except (
+        sa.exc.SQLAlchemyError,
+        psycopg.Error,
+        sqlite3.Error,
+        OSError,
+        ValueError,
+        OverflowError,
+    ) as error:
         cause = error.orig if isinstance(error, sa.exc.StatementError) and error.orig else error
         if _is_away(error, cause):
             raise DatabaseUnavailable(_summary(cause)) from error
@@ -74,7 +81,7 @@ def _is_away(error: Exception, cause: BaseException) -> bool:
     if isinstance(cause, psycopg.Error) and cause.sqlstate is not None:
         return cause.sqlstate[:2] in _AWAY_CLASSES or cause.sqlstate in _AWAY_STATES
     # Without a state the server did not say anything: it was not reached, or went away in between.
-    return isinstance(cause, psycopg.OperationalError)
+    return isinstance(cause, psycopg.OperationalError | OSError)
 
 
 def _is_refused(error: Exception, cause: BaseException) -> bool:

@@ -6,6 +6,7 @@ the database already has is neither inserted nor folded again.
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
@@ -51,9 +52,13 @@ def verify(database: Database) -> list[str]:
 
 
 def find(database: Database, event_id: str) -> UsageEvent | None:
-    """Return one event."""
+    """Return one event; what is no event's id finds none."""
+    try:
+        exact = str(UUID(event_id))
+    except ValueError:
+        return None
     with database.read() as connection:
-        query = sa.select(usage_events).where(usage_events.c.event_id == event_id)
+        query = sa.select(usage_events).where(usage_events.c.event_id == exact)
         row = connection.execute(query).mappings().first()
     return None if row is None else _event(row)
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import sqlalchemy as sa
 
 from meter.cli.db import bring_up_to_date
 from meter.core.events import Outcome, UsageEvent, UsageSource, uuid7
 from meter.store.database import Database
 from meter.store.partitions import make_partitions
+from meter.store.tables import metadata
 from tests import services
 
 NOW = datetime(2026, 11, 23, 12, 34, 56, 789012, tzinfo=UTC)
@@ -27,8 +29,8 @@ def sqlite_database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def postgres_template() -> Iterator[str]:
-    """Make a database with all tables once, because copying it is much faster than migrating."""
+def postgres_url() -> Iterator[str]:
+    """Make a PostgreSQL database with all tables, one for a test process: making and dropping it is slow."""
     with services.fresh_database() as url:
         with closing_database(url) as opened:
             bring_up_to_date(opened)
@@ -37,15 +39,18 @@ def postgres_template() -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_database(postgres_template: str) -> Iterator[Database]:
-    """Give a new PostgreSQL database with all of its tables."""
-    with services.fresh_database(postgres_template) as url, closing_database(url) as opened:
+def postgres_database(postgres_url: str) -> Iterator[Database]:
+    """Give a PostgreSQL database with all of its tables, which are empty."""
+    with closing_database(postgres_url) as opened:
+        with opened.write() as connection:
+            for table in reversed(metadata.sorted_tables):
+                connection.execute(sa.delete(table))
         yield opened
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest) -> Database:
-    """Give a new database of either kind with all of its tables."""
+    """Give a database of either kind with all of its tables, which are empty."""
     found: Database = request.getfixturevalue(f"{request.param}_database")
     return found
 

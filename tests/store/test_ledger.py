@@ -124,6 +124,16 @@ def test_an_unknown_event_is_not_found(database: Database) -> None:
     ledger.append(database, [make_event(ID)], NOW)
 
     assert ledger.find(database, OTHER_ID) is None
+    assert ledger.find(database, "nonsense") is None
+
+
+@pytest.mark.parametrize("written", [ID.upper(), ID.replace("-", ""), f"{{{ID}}}"])
+def test_an_id_may_be_written_in_any_way(database: Database, written: str) -> None:
+    """However somebody writes an id, it finds its event."""
+    event = make_event(ID)
+    ledger.append(database, [event], NOW)
+
+    assert ledger.find(database, written) == event
 
 
 def test_an_event_remembers_when_it_was_posted(database: Database) -> None:

@@ -5,13 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from random import Random
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from meter.cli.db import bring_up_to_date
-from meter.store import keys, ledger, postgresql, purpose
+from meter.store import keys, ledger, purpose
 from meter.store.database import Database, DatabaseUnavailable
 from meter.store.tables import teams
 from tests import services
@@ -36,6 +35,11 @@ def database(cluster: Cluster) -> Iterator[Database]:
     """Give the database of the server that may fail."""
     with closing_database(cluster.url) as opened:
         yield opened
+
+
+def with_query(url: str, **query: str) -> str:
+    """Add settings of the connection to a URL."""
+    return sa.make_url(url).update_query_dict(query).render_as_string(hide_password=False)
 
 
 def look_up(database: Database) -> None:
@@ -97,45 +101,54 @@ def test_a_paused_server_is_away(
     work(database)
 
 
+def read_and_pause(database: Database, cluster: Cluster) -> None:
+    """Pause the server between two statements of a transaction."""
+    with database.read() as connection:
+        connection.execute(sa.select(sa.literal(1)))
+        cluster.pause()
+        connection.execute(sa.select(sa.literal(2)))
+
+
 def test_a_server_that_pauses_within_a_read(cluster: Cluster, database: Database) -> None:
     """A statement that gets no answer is given up, and its connection is not used again."""
-    with ExitStack() as paused:
-        began = time.monotonic()
-        with pytest.raises(DatabaseUnavailable), database.read() as connection:
-            connection.execute(sa.select(sa.literal(1)))
-            cluster.pause()
-            paused.callback(cluster.resume)
-            connection.execute(sa.select(sa.literal(2)))
+    began = time.monotonic()
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            read_and_pause(database, cluster)
         took = time.monotonic() - began
+    finally:
+        cluster.resume()
 
-    assert (
-        took < purpose.READING.statement_seconds + postgresql.ANSWER_GRACE_SECONDS + NOTICED_SECONDS_MAX / 2
-    )
+    assert took < NOTICED_SECONDS_MAX
     with database.read() as connection:
         assert connection.scalar(sa.select(sa.literal(3))) == 3
 
 
-def test_a_write_that_is_cut_leaves_nothing(cluster: Cluster, database: Database) -> None:
-    """A server that is stopped within a transaction has nothing of it afterwards."""
-    with pytest.raises(DatabaseUnavailable), database.write() as connection:
+def write_and_stop(database: Database, cluster: Cluster) -> None:
+    """Stop the server before a transaction commits."""
+    with database.write() as connection:
         connection.execute(sa.insert(teams).values(id="cut", name="cut", created_at=NOW))
         cluster.stop()
-        connection.execute(sa.select(teams.c.id))
+
+
+def test_a_write_that_is_cut_leaves_nothing(cluster: Cluster, database: Database) -> None:
+    """A server that is stopped within a transaction has nothing of it afterwards."""
+    with pytest.raises(DatabaseUnavailable):
+        write_and_stop(database, cluster)
     cluster.start()
 
     with database.read() as connection:
         assert connection.scalar(sa.select(teams.c.id).where(teams.c.id == "cut")) is None
 
 
-def test_a_server_that_only_reads(cluster: Cluster, database: Database) -> None:
-    """A standby, or a server without room, takes no writes: it is away for them, and its rows are not to blame."""
-    cluster.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
-    try:
+def test_a_server_that_only_reads(cluster: Cluster) -> None:
+    """A standby, or a server without room, is away for writes: their rows are not to blame."""
+    url = with_query(cluster.url, options="-c default_transaction_read_only=on")
+    with closing_database(url) as database:
+        look_up(database)
+
         with pytest.raises(DatabaseUnavailable, match="read-only"):
             append(database)
-        look_up(database)
-    finally:
-        cluster.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
 
 
 def test_a_server_that_nobody_listens_for() -> None:
@@ -227,13 +240,9 @@ def test_everything_is_in_utc(postgres_database: Database) -> None:
             assert connection.exec_driver_sql("SHOW timezone").scalar() == "UTC"
 
 
-def settings_of(url: str, **query: Any) -> dict[str, str]:
-    """Return what a connection of a URL with this query has set."""
-    named = sa.make_url(url).update_query_dict(query)
-    with (
-        closing_database(named.render_as_string(hide_password=False)) as database,
-        database.read() as connection,
-    ):
+def settings_of(url: str) -> dict[str, str]:
+    """Return what a connection to read has set."""
+    with closing_database(url) as database, database.read() as connection:
         rows = connection.exec_driver_sql("SELECT name, setting FROM pg_settings")
         return {row[0]: row[1] for row in rows}
 
@@ -241,7 +250,9 @@ def settings_of(url: str, **query: Any) -> dict[str, str]:
 def test_the_url_has_the_last_word(cluster: Cluster) -> None:
     """What a URL sets for its connections wins over what meter sets."""
     ours = settings_of(cluster.url)
-    theirs = settings_of(cluster.url, application_name="ours", options="-c statement_timeout=1234")
+    theirs = settings_of(
+        with_query(cluster.url, application_name="ours", options="-c statement_timeout=1234")
+    )
 
     assert (ours["application_name"], ours["statement_timeout"]) == ("meter", "2000")
     assert (theirs["application_name"], theirs["statement_timeout"]) == ("ours", "1234")

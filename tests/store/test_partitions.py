@@ -2,20 +2,31 @@
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
 
+from meter.cli.db import bring_up_to_date
 from meter.core.events import UsageEvent
 from meter.store import ledger
 from meter.store.database import Database, DatabaseUnavailable
 from meter.store.partitions import make_partitions
-from tests.store.conftest import NOW, make_event, new_event_id, second
+from tests import services
+from tests.store.conftest import NOW, closing_database, make_event, new_event_id, second
 
 RANDOM = Random(3)
 WAIT_SECONDS_MAX = 20.0
 NEW_YEAR = datetime(2028, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def postgres_database() -> Iterator[Database]:
+    """Give a database of this test's own, because its partitions stay."""
+    with services.fresh_database() as url, closing_database(url) as opened:
+        bring_up_to_date(opened)
+        yield opened
 
 
 def event_at(instant: datetime) -> UsageEvent:
@@ -26,8 +37,8 @@ def event_at(instant: datetime) -> UsageEvent:
 def partitions(database: Database) -> dict[str, str]:
     """Return the ledger's partitions and what they are for."""
     query = (
-        "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid"
-        " WHERE inhparent = 'usage_events'::regclass"
+        "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits "
+        "JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = 'usage_events'::regclass"
     )
     with database.read() as connection:
         return {row[0]: row[1] for row in connection.exec_driver_sql(query)}
@@ -140,7 +151,7 @@ def test_many_servers_make_them_at_once(postgres_database: Database) -> None:
 
 
 def test_the_ledger_is_written_while_a_partition_waits(postgres_database: Database) -> None:
-    """A long read of the default partition makes the new partition wait, and then give up; never the ledger."""
+    """A long read of the default partition makes a new one wait, and then give up; never the ledger."""
     with postgres_database.read_long() as reader:
         reader.exec_driver_sql("SELECT count(*) FROM usage_events_default")
         making = threading.Thread(target=_make_and_give_up, args=(postgres_database,))

@@ -1,14 +1,18 @@
 """What is SQLite's own: one writer at a time, and a log that only the server empties."""
 
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from meter.store.database import Database
+from meter.cli.db import bring_up_to_date
+from meter.store import sqlite
+from meter.store.database import Database, DatabaseUnavailable
 from meter.store.tables import teams
-from tests.store.conftest import second
+from tests.store.conftest import closing_database, second
 from tests.store.test_database import add_team, names
 
 WAIT_SECONDS_MAX = 20.0
@@ -120,3 +124,63 @@ def test_a_checkpoint_waits_for_writers(database: Database) -> None:
 
     assert waited
     assert done.is_set()
+
+
+def test_a_file_that_another_program_locks_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where somebody writes past meter for long, the database is away for a while."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_SECONDS", 0.05)
+    with closing_database(f"sqlite:///{tmp_path / 'meter.db'}") as database:
+        bring_up_to_date(database)
+        with closing(sqlite3.connect(tmp_path / "meter.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(DatabaseUnavailable, match="locked"):
+                write_team(database)
+        write_team(database)
+
+
+def test_a_full_disk_is_away(database: Database) -> None:
+    """Where there is no room, nothing is wrong with the row."""
+    with pytest.raises(DatabaseUnavailable, match="full"), database.write() as connection:
+        write_past_the_last_page(connection)
+
+    write_team(database)
+    assert names(database) == ["a"]
+
+
+def test_a_file_that_is_no_database_is_away(tmp_path: Path) -> None:
+    """A file of something else is not a database, and stays what it is."""
+    path = tmp_path / "meter.db"
+    path.write_text("no database" * 1000, encoding="ascii")
+    with closing_database(f"sqlite:///{path}") as database:
+        for work in (names, write_team):
+            with pytest.raises(DatabaseUnavailable, match="not a database"):
+                work(database)
+
+    assert path.read_text(encoding="ascii").startswith("no database")
+
+
+def test_a_folder_that_is_gone_is_away(tmp_path: Path) -> None:
+    """Where the data directory is gone, neither reading nor writing makes another one."""
+    with closing_database(f"sqlite:///{tmp_path / 'gone' / 'meter.db'}") as database:
+        for work in (names, write_team):
+            with pytest.raises(DatabaseUnavailable):
+                work(database)
+
+    assert not (tmp_path / "gone").exists()
+
+
+def write_team(database: Database) -> None:
+    """Write something."""
+    with database.write() as connection:
+        add_team(connection, "a")
+
+
+def write_past_the_last_page(connection: sa.Connection) -> None:
+    """Fill the file as far as it may grow."""
+    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 1}")
+    try:
+        for number in range(10_000):
+            add_team(connection, f"team {number}")
+    finally:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
