@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter.toml)),,--sample)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test cases check fmt lock clean
+.PHONY: help install install-dev run test cases faults check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: install-dev ## Run every test that needs no server of its own
 
 cases: install-dev ## Run every recorded case through the proxy at 200 random splittings (minutes)
 	METER_TEST_SPLITTINGS=200 $(BIN)/pytest -n auto -q tests/proxy/test_cases.py
+
+faults: install-dev ## Kill, stop, cut and damage everything; SEEDS=5000 by default (long)
+	SEEDS=$(or $(SEEDS),5000) $(BIN)/python -m tests.faults --seeds $(or $(SEEDS),5000)
 
 check: install-dev ## Lint, types, format, and the migrations' consistency
 	$(BIN)/ruff check .

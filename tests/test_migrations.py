@@ -19,7 +19,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from meter.cli.db import bring_up_to_date, configuration, current_revision, head_revision
+from meter.cli.migrations import bring_up_to_date, configuration, current_revision, head_revision
 from meter.store.database import Database, DatabaseUnavailable
 from meter.store.partitions import is_partition, make_partitions
 from meter.store.tables import metadata
