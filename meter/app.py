@@ -95,11 +95,11 @@ class House:
     pumps: Pumps
     gate: Gate
     holding: Holding
-    stopping: bool = False
+    stopping: asyncio.Event
 
     def readiness(self) -> tuple[int, bytes]:
         """Say whether requests should be sent here."""
-        if self.stopping:
+        if self.stopping.is_set():
             return 503, b'{"status":"stopping"}'
         if not self.gate.has_snapshot:
             return 503, b'{"status":"no keys are known yet"}'
@@ -139,6 +139,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     settings, database, credentials = premises.settings, premises.database, premises.credentials
     metrics = instruments.Metrics()
     pumps = Pumps()
+    stopping = asyncio.Event()
     look_ups = ThreadPoolExecutor(LOOK_UPS_AT_ONCE_MAX, thread_name_prefix="look-up")
     gate = Gate(
         find_grant=partial(_find_grant, database, look_ups),
@@ -158,9 +159,10 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         limits=Limits(settings.body_bytes_max, settings.hangup_grace_seconds, settings.stream_usage),
         clock=clock,
         local=local,
+        stopping=stopping.is_set,
     )
     control = _control(settings, database, credentials, metrics)
-    house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding)
+    house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding, stopping=stopping)
     local["/health/ready"] = house.readiness
     _show(metrics, pumps, holding)
     fresh = asyncio.create_task(metrics.keep_fresh())
@@ -267,7 +269,7 @@ async def _stop(
     house: House, settings: Settings, data: uvicorn.Server | None, control: uvicorn.Server | None
 ) -> None:
     log.info("stopping: %d requests under way", len(house.pumps))
-    house.stopping = True
+    house.stopping.set()
     await asyncio.sleep(settings.shutdown_delay_seconds)
     if data is not None:
         data.should_exit = True

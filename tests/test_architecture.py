@@ -171,9 +171,13 @@ def test_only_the_store_opens_transactions(path: Path) -> None:
         return
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            opens = node.func.attr in {"begin", "write", "read"} and "database" in ast.unparse(
-                node.func.value
-            )
+            opens = node.func.attr in {
+                "begin",
+                "write",
+                "read",
+                "write_long",
+                "read_long",
+            } and "database" in ast.unparse(node.func.value)
             assert not opens, f"{name(path)}: {ast.unparse(node)}"
 
 

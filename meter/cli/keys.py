@@ -14,6 +14,7 @@ from meter.core.period import after
 from meter.core.stream_usage import MODES
 from meter.store import keys as store
 from meter.store import teams
+from meter.store.installation import check_pepper
 from meter.web.keys import issued
 
 
@@ -31,8 +32,11 @@ def create(team: str, name: str | None, expires: str | None, as_json: bool) -> N
     """Make a key. It is shown once and stored nowhere."""
     configured = opening.settings()
     expires_at = None if expires is None else after(clock.now(), expires)
+    pepper = opening.pepper(configured)
     with opening.existing_database(configured) as database:
-        key, secret = issue_key(database, opening.pepper(configured), team, name, expires_at)
+        # A key under another pepper than the servers' would never work.
+        check_pepper(database, pepper)
+        key, secret = issue_key(database, pepper, team, name, expires_at)
     if as_json:
         click.echo(msgspec.json.encode(issued(key, secret)))
     else:

@@ -1,14 +1,17 @@
 """`meter verify`."""
 
 import sys
+from datetime import UTC, datetime
 
 import click
 
 from meter.cli import opening
+from meter.core.reports import Question
 from meter.datadir import JOURNAL_FOLDER
 from meter.journal.quarantine import Quarantine
 from meter.journal.recovery import unshipped
-from meter.store import ledger
+from meter.store import ledger, reports
+from meter.store.database import Database
 
 # What is settled is usually in the ledger within a second.
 LATE_SECONDS = 60.0
@@ -19,7 +22,7 @@ def verify() -> None:
     """Check that the ledger and everything derived from it agree; exit 1 and say what does not."""
     configured = opening.settings()
     with opening.existing_database(configured) as database:
-        mismatches = ledger.verify(database)
+        mismatches = ledger.verify(database) + _report_mismatches(database)
     journals = configured.data_dir / JOURNAL_FOLDER
     if journals.exists():
         mismatches += unshipped(journals, older_than_seconds=LATE_SECONDS)
@@ -29,6 +32,19 @@ def verify() -> None:
     if mismatches:
         sys.exit(1)
     click.echo("ok")
+
+
+def _report_mismatches(database: Database) -> list[str]:
+    """Compare what reports say from the rollup with what they say from the ledger."""
+    since, until = datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
+    # Models are in the rollup, end users only in the ledger.
+    from_rollup, from_ledger = (
+        reports.answer(database, Question(by=(group,), since=since, until=until, tz=UTC)).total
+        for group in ("model", "user")
+    )
+    if from_rollup == from_ledger:
+        return []
+    return [f"reports: {from_rollup} from usage_15m, {from_ledger} from usage_events"]
 
 
 def _quarantined(quarantine: Quarantine) -> list[str]:

@@ -1,5 +1,6 @@
 """What of a folder's settles has not been shipped yet, in the order in which it was written."""
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ from meter.core.attempts import Attempt, interrupted
 from meter.core.events import UsageEvent
 from meter.journal.folder import Cursor, Entry, Folder, Lost, Position
 from meter.journal.records import Intent, Progress, Settle
+
+log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -60,7 +63,16 @@ class Backlog:
     def acknowledge(self, batch: Batch) -> None:
         """Take note that the ledger has a batch."""
         self._cursor = Cursor(batch.behind, self._open_from())
-        self._folder.write_cursor(self._cursor)
+        try:
+            self._folder.write_cursor(self._cursor)
+        except OSError as fault:
+            # A full disk is no reason not to ship: whoever reads the older one delivers some events twice.
+            log.warning("how far %s was shipped cannot be written: %s", self._folder.holder, fault)
+
+    def rewind(self) -> None:
+        """Go back to what was acknowledged, because what was taken since has not been delivered."""
+        self._read = self._cursor.shipped
+        self._entries = iter(())
 
     def _next(self) -> Entry | Lost | None:
         entry = next(self._entries, None)

@@ -4,11 +4,12 @@ The holder's lock says whose it is: as long as the process lives nobody else tou
 is gone whoever takes the lock may finish its work.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from meter.journal.records import Record, decode
 from meter.journal.segment import Damage, scan
@@ -16,6 +17,8 @@ from meter.journal.segment import Damage, scan
 LOCK = "lock"
 CURSOR = "cursor"
 DONE = "done"
+# What the name of a folder begins with until its holder has the lock.
+DRAFT = "."
 
 READ_BYTES = 4 << 20
 
@@ -55,8 +58,20 @@ BEGINNING = Cursor(Position(0, 0), 0)
 class Folder:
     """Paths and small files of one journal."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_bytes: int = READ_BYTES) -> None:
         self.path = path
+        self._read_bytes = read_bytes
+
+    @classmethod
+    def claim(cls, path: Path) -> tuple[Self, int]:
+        """Make a folder and take its lock before anybody can see it; returns both."""
+        draft = cls(path.with_name(DRAFT + path.name))
+        draft.path.mkdir(mode=0o700)
+        lock = draft.lock()
+        if lock is None:
+            raise BlockingIOError(errno.EWOULDBLOCK, "somebody else has the lock", str(draft.path))
+        draft.path.rename(path)
+        return cls(path), lock
 
     @property
     def holder(self) -> str:
@@ -114,12 +129,30 @@ class Folder:
             yield from self._segment_entries(number, offset, limit)
 
     def _segment_entries(self, number: int, offset: int, limit: int | None) -> Iterator[Entry | Lost]:
-        for data, base in _blocks(self.segment(number), offset, limit):
+        for data, base in self._blocks(self.segment(number), offset, limit):
             for found in scan(data):
                 if isinstance(found, Damage):
                     yield Lost(number, _moved(found, base), data[found.start : found.end])
                 else:
                     yield _entry(number, found.payload, base, found.start, found.end)
+
+    def _blocks(self, path: Path, offset: int, limit: int | None) -> Iterator[tuple[bytes, int]]:
+        """Yield a file in blocks that end with a record, but for the last one, each with its place."""
+        with path.open("rb") as file:
+            size_now = os.fstat(file.fileno()).st_size
+            end = size_now if limit is None else min(limit, size_now)
+            size = self._read_bytes
+            while offset < end:
+                file.seek(offset)
+                data = file.read(min(size, end - offset))
+                is_last = offset + len(data) >= end
+                used = len(data) if is_last else _whole(data)
+                if not used:
+                    size *= 2
+                    continue
+                yield data[:used], offset
+                offset += used
+                size = self._read_bytes
 
 
 def _entry(number: int, payload: bytes, base: int, start: int, end: int) -> Entry | Lost:
@@ -132,25 +165,6 @@ def _entry(number: int, payload: bytes, base: int, start: int, end: int) -> Entr
 
 def _moved(damage: Damage, base: int) -> Damage:
     return Damage(base + damage.start, base + damage.end, damage.torn)
-
-
-def _blocks(path: Path, offset: int, limit: int | None) -> Iterator[tuple[bytes, int]]:
-    """Yield a file in blocks that end with a record, but for the last one, each with its place."""
-    with path.open("rb") as file:
-        size_now = os.fstat(file.fileno()).st_size
-        end = size_now if limit is None else min(limit, size_now)
-        size = READ_BYTES
-        while offset < end:
-            file.seek(offset)
-            data = file.read(min(size, end - offset))
-            is_last = offset + len(data) >= end
-            used = len(data) if is_last else _whole(data)
-            if not used:
-                size *= 2
-                continue
-            yield data[:used], offset
-            offset += used
-            size = READ_BYTES
 
 
 def _whole(data: bytes) -> int:

@@ -43,9 +43,7 @@ class Holding:
     ) -> None:
         options.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root = options.root
-        self._folder = Folder(options.root / options.holder)
-        self._folder.path.mkdir(mode=0o700)
-        self._lock = self._folder.lock()
+        self._folder, self._lock = Folder.claim(options.root / options.holder)
         self._loop = asyncio.get_running_loop()
         self._warned = False
         self._upkeep = upkeep
@@ -85,8 +83,7 @@ class Holding:
             self._folder.done.touch(mode=0o600)
         else:
             log.warning("the journal of %s is left for the next server", self._folder.holder)
-        if self._lock is not None:
-            os.close(self._lock)
+        os.close(self._lock)
 
     def _on_settle(self) -> None:
         self.shipper.wake()

@@ -8,6 +8,7 @@ Everything here runs on the event loop's thread, but for the syncer's answers, w
 """
 
 import asyncio
+import errno
 import logging
 import sys
 from collections import deque
@@ -28,6 +29,7 @@ UNSYNCED_BYTES_MAX = 1 << 20
 RETRY_SECONDS = 0.5
 # The number of a record that has not been written.
 _UNWRITTEN = sys.maxsize
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +166,6 @@ class Journal:
                 self._begin_segment()
             if self._descriptor is not None and self._write_to(self._descriptor, framed):
                 return True
-            self._retire()
         return False
 
     def _write_to(self, descriptor: int, framed: bytes) -> bool:
@@ -172,11 +173,15 @@ class Journal:
             taken = self._storage.write(descriptor, framed)
         except OSError as fault:
             log.warning("segment %d takes no records: %s", self.position.segment, fault)
+            # An empty file on a full disk is as good as any other one.
+            if self.position.offset or fault.errno not in _NO_ROOM:
+                self._retire()
             return False
         self.position = self.position._replace(offset=self.position.offset + taken)
         self._bytes += taken
         if taken < len(framed):
             log.warning("segment %d took %d bytes of %d", self.position.segment, taken, len(framed))
+            self._retire()
             return False
         self._number += 1
         if self._syncer is not None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from meter.core.events import UsageEvent
 from meter.journal.backlog import Backlog, left_open
-from meter.journal.folder import Folder
-from meter.journal.shipper import BATCH_EVENTS_MAX, Delivery
+from meter.journal.folder import DRAFT, Folder
+from meter.journal.shipper import BATCH_EVENTS_MAX, Abandoned, Delivery
 
 # A database that fails over may lose its last seconds; for so long they can be shipped again.
 KEPT_SECONDS = 24 * 3600.0
@@ -24,24 +24,34 @@ log = logging.getLogger(__name__)
 
 
 def folders(root: Path) -> Iterator[Folder]:
-    """Yield every journal's folder."""
+    """Yield every journal's folder, but for those that are only being made."""
     for path in sorted(root.iterdir()):
-        if path.is_dir():
+        if path.is_dir() and not path.name.startswith(DRAFT):
             yield Folder(path)
 
 
 def adopt(root: Path, delivery: Delivery) -> None:
     """Finish the journals of all processes that are gone."""
     for folder in folders(root):
-        if folder.done.exists():
-            continue
-        lock = folder.lock()
-        if lock is None:
-            continue
         try:
-            _finish(folder, delivery)
-        finally:
-            os.close(lock)
+            _adopt(folder, delivery)
+        except Abandoned:
+            raise
+        except Exception:
+            # One that cannot be read must not keep the others.
+            log.exception("the journal of %s cannot be adopted", folder.holder)
+
+
+def _adopt(folder: Folder, delivery: Delivery) -> None:
+    if folder.done.exists():
+        return
+    lock = folder.lock()
+    if lock is None:
+        return
+    try:
+        _finish(folder, delivery)
+    finally:
+        os.close(lock)
 
 
 def prune(root: Path, *, now: float) -> None:

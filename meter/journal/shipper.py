@@ -128,8 +128,10 @@ class Shipper:
     def _work(self) -> None:
         next_round = 0.0
         while True:
-            self._ship()
-            if self._closing.is_set():
+            # Asked before, because what is written until then is shipped too.
+            closing = self._closing.is_set()
+            self._guarded(self._ship, "the shipping")
+            if closing:
                 return
             if time.monotonic() >= next_round:
                 self._guarded(self._adopt, "the adoption of journals")
@@ -140,6 +142,8 @@ class Shipper:
                 self._wake.clear()
 
     def _ship(self) -> None:
+        # A round that failed half way may have taken what it did not deliver.
+        self._backlog.rewind()
         while (batch := self._backlog.take(BATCH_EVENTS_MAX)) is not None:
             for lost in batch.lost:
                 log.error("segment %d of this journal is damaged at %d", lost.segment, lost.damage.start)
@@ -150,6 +154,7 @@ class Shipper:
         self._empty_at = time.monotonic()
 
     def _has_more(self) -> bool:
+        self._backlog.rewind()
         return self._backlog.take(1) is not None
 
     def _guarded(self, work: Callable[[], None], what: str) -> None:

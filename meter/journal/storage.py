@@ -22,12 +22,22 @@ class Storage(NamedTuple):
 
 def _create(path: Path) -> int:
     descriptor = os.open(path, _CREATE, 0o600)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _sync_folder(path.parent)
+    except OSError:
+        os.close(descriptor)
+        # Its name would be in the way of the next attempt.
+        path.unlink(missing_ok=True)
+        raise
+    return descriptor
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return descriptor
 
 
 DISK = Storage(create=_create, write=os.write, sync=os.fdatasync, close=os.close)

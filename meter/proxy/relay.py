@@ -18,6 +18,7 @@ from collections.abc import (
 )
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from meter.core.attempts import Attempt
@@ -87,18 +88,24 @@ class Relay:
     limits: Limits
     clock: Clock
     local: Mapping[str, Local]
+    stopping: Callable[[], bool]
+    """Whether clients should look for another connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every refusal has OpenAI's shape."""
         if scope["type"] != "http":
             raise RuntimeError(f"the data listener speaks HTTP only, not {scope['type']}")
         try:
-            await self._route(scope, receive, send)
+            await self._route(scope, receive, self._closing(send))
         except MeterError as refusal:
             self.accounting.refused(refusal.code)
             await _respond(send, refusal.status, refusal.body(), refusal.headers)
         except ClientLeftError:
             return
+
+    def _closing(self, send: Send) -> Send:
+        """Have responses close their connection while meter is stopping, so that none is idle at the end."""
+        return partial(_send_last, send) if self.stopping() else send
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["raw_path"].decode("latin-1")
@@ -246,6 +253,12 @@ async def _hand_on(pump: Pump, receive: Receive, send: Send) -> None:
     finally:
         gone.cancel()
         pump.abandon()
+
+
+async def _send_last(send: Send, message: MutableMapping[str, Any]) -> None:
+    if message["type"] == "http.response.start":
+        message["headers"] = [*message["headers"], (b"connection", b"close")]
+    await send(message)
 
 
 async def _respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:

@@ -12,6 +12,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from meter import __version__
 from meter.core.errors import MeterError
+from meter.store.failures import DatabaseUnavailable
 from meter.web import errors
 from meter.web.access import Guard
 from meter.web.keys import KeyController
@@ -30,6 +31,7 @@ def build(*, guard: Guard, services: Mapping[str, Any]) -> Litestar:
         exception_handlers={
             MeterError: errors.refused,
             HTTPException: errors.http_error,
+            DatabaseUnavailable: errors.away,
             ValueError: errors.invalid,
             RecursionError: errors.too_deep,
             Exception: errors.unexpected,

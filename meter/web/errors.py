@@ -7,7 +7,8 @@ from typing import Any
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 
-from meter.core.errors import InvalidRequest, MeterError
+from meter.core.errors import InvalidRequest, MeterError, MeteringUnavailable
+from meter.store.failures import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,13 @@ def refused(_request: AnyRequest, refusal: MeterError) -> Response[bytes]:
 def invalid(_request: AnyRequest, fault: ValueError) -> Response[bytes]:
     """Answer to a value that a rule of the core refused."""
     return _response(InvalidRequest.status, InvalidRequest(str(fault)).body())
+
+
+def away(_request: AnyRequest, fault: DatabaseUnavailable) -> Response[bytes]:
+    """Answer while the database is away."""
+    log.warning("a request found the database away: %s", fault)
+    refusal = MeteringUnavailable("The database is away; try again soon.")
+    return _response(refusal.status, refusal.body(), dict(refusal.headers))
 
 
 def too_deep(_request: AnyRequest, _fault: RecursionError) -> Response[bytes]:

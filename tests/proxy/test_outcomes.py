@@ -179,6 +179,25 @@ def test_shutdown_lets_streams_finish(upstream: FakeUpstream, tmp_path: Path) ->
     assert (found.outcome, found.completion_tokens) == (Outcome.OK, 45)
 
 
+def test_nobody_is_refused_while_the_door_closes(upstream: FakeUpstream, tmp_path: Path) -> None:
+    """In the delay, requests are served as before on connections that close, and readiness says 503."""
+    upstream.answer([response(completion(usage=USAGE))])
+    ready = wire.request("GET", "/health/ready")
+
+    with server.running(tmp_path / "data", upstream_url=upstream.url, shutdown_delay_seconds=1) as meter:
+        before = server.until(lambda: wire.exchange(meter.url, ready).status == 200, "readiness")
+        meter.process.terminate()
+        server.until(lambda: wire.exchange(meter.url, ready).status == 503, "the shutdown to begin")
+        asked = wire.request("POST", "/v1/chat/completions", key=meter.first_key, body=wire.chat())
+        answer = wire.exchange(meter.url, asked.replace(b"Connection: close\r\n", b""))
+        assert meter.process.wait(wire.SECONDS_MAX) == 0
+        found = meter.event(meter.first_key)
+
+    assert before
+    assert (answer.status, answer.header("connection")) == (200, "close")
+    assert found.outcome is Outcome.OK
+
+
 def test_shutdown_cuts_what_does_not_finish(upstream: FakeUpstream, tmp_path: Path) -> None:
     """Past the time-out a stream is cut, settled as interrupted, and meter exits with 0."""
     never = Gate()

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
-from meter.cli.db import bring_up_to_date
+from meter.cli.migrations import bring_up_to_date
 from meter.core.events import Outcome, UsageEvent, UsageSource, uuid7
 from meter.store.database import Database
 from meter.store.partitions import make_partitions

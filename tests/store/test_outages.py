@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
-from meter.cli.db import bring_up_to_date
+from meter.cli.migrations import bring_up_to_date
 from meter.store import keys, ledger, purpose
 from meter.store.database import Database, DatabaseUnavailable
 from meter.store.tables import teams

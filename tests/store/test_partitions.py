@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from meter.cli.db import bring_up_to_date
+from meter.cli.migrations import bring_up_to_date
 from meter.core.events import UsageEvent
 from meter.store import ledger
 from meter.store.database import Database, DatabaseUnavailable

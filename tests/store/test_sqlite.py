@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from meter.cli.db import bring_up_to_date
+from meter.cli.migrations import bring_up_to_date
 from meter.store import sqlite
 from meter.store.database import Database, DatabaseUnavailable
 from meter.store.tables import teams
