@@ -43,6 +43,7 @@ LIBRARY_ROOMS = {
     "msgspec": set(FLOORS),
 }
 CORE_FORBIDDEN = {"os", "time", "asyncio", "socket", "logging", "random", "secrets", "threading"}
+OPENERS = {"begin", "read", "read_long", "write", "write_long"}
 CLOCKS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 
 MODULE_LINES_MAX = 400

@@ -177,7 +177,7 @@ class Journal:
             if self.position.offset or fault.errno not in _NO_ROOM:
                 self._retire()
             return False
-        self.position = self.position._replace(offset=self.position.offset + taken)
+        self.position = Position(self.position.segment, self.position.offset + taken)
         self._bytes += taken
         if taken < len(framed):
             log.warning("segment %d took %d bytes of %d", self.position.segment, taken, len(framed))
