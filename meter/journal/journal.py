@@ -79,6 +79,7 @@ class Journal:
         self._stranded: deque[bytes] = deque()
         self._failing = False
         self._open: dict[str, int] = {}
+        self._sync_asked = False
         self._syncer: Syncer | None = None
         if power:
             self._syncer = Syncer(storage, synced=self._on_synced, failed=self._on_sync_failed)
@@ -195,6 +196,13 @@ class Journal:
             self._request_sync(syncer)
 
     def _request_sync(self, syncer: Syncer) -> None:
+        """Ask for a sync at the end of this turn of the loop, for all that is written in it."""
+        if not self._sync_asked:
+            self._sync_asked = True
+            self._loop.call_soon(self._sync_turn, syncer)
+
+    def _sync_turn(self, syncer: Syncer) -> None:
+        self._sync_asked = False
         if self._descriptor is not None:
             syncer.request(self._descriptor, self._number)
 

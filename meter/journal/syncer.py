@@ -30,43 +30,36 @@ class Syncer:
         self._storage = storage
         self._synced = synced
         self._failed = failed
-        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        # At most one request a file waits to be taken: a newer one takes its place without waking anybody.
+        self._waiting: dict[int, Request] = {}
+        self._lock = threading.Lock()
+        self._descriptors: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="syncer", daemon=True)
         self._thread.start()
 
     def request(self, descriptor: int, number: int, *, last: bool = False) -> None:
         """Ask for a sync; returns at once."""
-        self._requests.put(Request(descriptor, number, last))
+        with self._lock:
+            earlier = self._waiting.get(descriptor)
+            self._waiting[descriptor] = Request(descriptor, number, last)
+        if earlier is None:
+            self._descriptors.put(descriptor)
 
     def close(self) -> None:
         """Finish what was asked for."""
-        self._requests.put(None)
+        self._descriptors.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         broken: set[int] = set()
-        while (pending := self._take()) is not None:
-            for descriptor in dict.fromkeys(request.descriptor for request in pending):
-                requests = [request for request in pending if request.descriptor == descriptor]
-                if descriptor not in broken and not self._sync(requests[-1]):
-                    broken.add(descriptor)
-                if any(request.last for request in requests):
-                    self._storage.close(descriptor)
-                    broken.discard(descriptor)
-
-    def _take(self) -> list[Request] | None:
-        """Wait for a request, and take those behind it along; `None` at the end."""
-        first = self._requests.get()
-        if first is None:
-            return None
-        taken = [first]
-        while not self._requests.empty():
-            following = self._requests.get()
-            if following is None:
-                self._requests.put(None)
-                break
-            taken.append(following)
-        return taken
+        while (descriptor := self._descriptors.get()) is not None:
+            with self._lock:
+                request = self._waiting.pop(descriptor)
+            if descriptor not in broken and not self._sync(request):
+                broken.add(descriptor)
+            if request.last:
+                self._storage.close(descriptor)
+                broken.discard(descriptor)
 
     def _sync(self, request: Request) -> bool:
         try:
