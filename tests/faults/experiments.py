@@ -5,12 +5,20 @@ import time
 
 import pytest
 
-from tests.faults import process_death
+from tests.faults import clients, damage, files, outages, process_death, scale, signals
 from tests.faults.case import Case, Experiment, Skip
 from tests.faults.site import POSTGRESQL, SQLITE
 from tests.faults.table import Row
 
-EXPERIMENTS: tuple[Experiment, ...] = (*process_death.EXPERIMENTS,)
+EXPERIMENTS: tuple[Experiment, ...] = (
+    *process_death.EXPERIMENTS,
+    *signals.EXPERIMENTS,
+    *damage.EXPERIMENTS,
+    *outages.EXPERIMENTS,
+    *files.EXPERIMENTS,
+    *clients.EXPERIMENTS,
+    *scale.EXPERIMENTS,
+)
 
 
 def find(name: str) -> Experiment:
@@ -44,7 +52,11 @@ def experiment(name: str, runs: int, database: str = SQLITE, *, full: bool = Tru
 
 def _where(fault: BaseException) -> str:
     traced = fault.__traceback__
-    while traced is not None and traced.tb_next is not None and "faults" in traced.tb_next.tb_frame.f_code.co_filename:
+    while (
+        traced is not None
+        and traced.tb_next is not None
+        and "faults" in traced.tb_next.tb_frame.f_code.co_filename
+    ):
         traced = traced.tb_next
     with contextlib.suppress(AttributeError):
         assert traced is not None

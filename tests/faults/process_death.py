@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 
 from meter.core.events import Outcome, UsageSource
+from tests.fake_upstream import Gate
 from tests.faults import reconciler, traffic
 from tests.faults.case import Case, Experiment, calm
 from tests.faults.reconciler import KILLED
 from tests.faults.script import Plan
 from tests.faults.site import Site
 from tests.faults.traffic import Got
-from tests.fake_upstream import Gate
 
 STREAMS = 50
 RUNS_A_SITE = 25
@@ -38,7 +38,7 @@ def _mid_stream(site: Site, case: Case, run: int) -> list[str]:
     chance = case.random(run)
     site.script.play(lambda _model: Plan(pieces=20 + len(_model) % 3, pause=0.02))
     prefix = f"f03-{run}-"
-    after = chance.uniform(0, 0.9)
+    after = chance.uniform(0, 0.6)
     gots = asyncio.run(_kill_under_way(site, [f"{prefix}{number}" for number in range(STREAMS)], after))
     site.start()
     return reconciler.reconcile(site, gots, prefix, KILLED)
@@ -135,9 +135,7 @@ def f05(case: Case) -> list[str]:
 
 async def _kill_when_answered(site: Site, models: list[str], *, stream: bool) -> list[Got]:
     """Kill as soon as the first of many has its whole answer."""
-    asking = [
-        asyncio.create_task(traffic.ask(site.url, site.key, model, stream=stream)) for model in models
-    ]
+    asking = [asyncio.create_task(traffic.ask(site.url, site.key, model, stream=stream)) for model in models]
     await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.to_thread(site.kill)
     return list(await asyncio.gather(*asking))

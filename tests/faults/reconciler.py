@@ -16,7 +16,8 @@ from tests.faults.script import (
 from tests.faults.site import Site
 from tests.faults.traffic import Got
 
-QUIET_SECONDS_MAX = 40.0
+# Servers look for journals of the dead every 10 s, and a shipper waits at most 5 s to try again.
+QUIET_SECONDS_MAX = 16.0
 # What a killed process may forget of its streams.
 PROGRESS_SECONDS = 0.2
 
@@ -25,14 +26,14 @@ PROGRESS_SECONDS = 0.2
 class Allowed:
     """What an experiment's fault excuses."""
 
-    extra_interrupted: bool = False
-    """Kills may fall between an intent and its request: an event without an attempt."""
-    journal_damaged: bool = False
-    """What is lost of the journal is lost of the ledger."""
+    extra: frozenset[Outcome] = frozenset({Outcome.UNREACHABLE})
+    """Of these there may be events without an attempt: what falls between an intent and its request."""
 
 
 STRICT = Allowed()
-KILLED = Allowed(extra_interrupted=True)
+KILLED = Allowed(extra=frozenset({Outcome.UNREACHABLE, Outcome.INTERRUPTED}))
+# Whether a request has been sent when its client leaves cannot be told from outside.
+LEFT = Allowed(extra=frozenset({Outcome.UNREACHABLE, Outcome.CLIENT_CLOSED}))
 
 
 def reconcile(site: Site, gots: Iterable[Got], prefix: str, allowed: Allowed = STRICT) -> list[str]:
@@ -55,22 +56,24 @@ def reconcile(site: Site, gots: Iterable[Got], prefix: str, allowed: Allowed = S
 
 
 def _quiet(site: Site, truths: Mapping[str, list[Truth]], prefix: str) -> dict[str, list[UsageEvent]]:
-    """Wait for an event for each attempt, or until it is clear that none will come."""
-    deadline = time.monotonic() + QUIET_SECONDS_MAX
+    """Wait for an event for each attempt, or until so long nothing has come that nothing will."""
+    count, deadline = -1, 0.0
     while True:
         events = site.events(prefix)
         missing = any(len(events.get(model, [])) < len(sent) for model, sent in truths.items())
+        if len(events) != count:
+            count, deadline = len(events), time.monotonic() + QUIET_SECONDS_MAX
         if not missing or time.monotonic() > deadline:
             return events
         time.sleep(0.02)
 
 
 def _attempts(model: str, sent: list[Truth], found: list[UsageEvent], allowed: Allowed) -> list[str]:
-    if len(found) < len(sent) and not allowed.journal_damaged:
+    if len(found) < len(sent):
         return [f"I1: {model} reached the upstream {len(sent)} times and has {len(found)} events"]
     extra = found[len(sent) :]
-    excused = allowed.extra_interrupted and all(event.outcome is Outcome.INTERRUPTED for event in extra)
-    if extra and not excused:
+    excused = all(event.outcome in allowed.extra and event.status is None for event in extra)
+    if not excused:
         outcomes = ", ".join(event.outcome for event in found)
         return [f"I1: {model} reached the upstream {len(sent)} times, its events are: {outcomes}"]
     return []
@@ -130,7 +133,11 @@ def counters(site: Site, settled: int) -> list[str]:
     while any(site.counted(name) != settled for name in names) and time.monotonic() < deadline:
         time.sleep(0.05)
     found = {name: site.counted(name) for name in names}
-    return [f"I5: {name} is {count:.0f}, settled were {settled}" for name, count in found.items() if count != settled]
+    return [
+        f"I5: {name} is {count:.0f}, settled were {settled}"
+        for name, count in found.items()
+        if count != settled
+    ]
 
 
 def secrets_kept(site: Site) -> list[str]:
@@ -154,7 +161,10 @@ def told(site: Site) -> list[str]:
     said = [] if verified.stdout.strip() == "ok" else [f"I2: verify says {verified.stdout}{verified.stderr}"]
     total = site.running.report("--until", "2100-01-01")["total"]
     events = [event for found in site.events().values() for event in found]
-    for source, name in ((UsageSource.ESTIMATED, "estimated_requests"), (UsageSource.INVALID, "invalid_requests")):
+    for source, name in (
+        (UsageSource.ESTIMATED, "estimated_requests"),
+        (UsageSource.INVALID, "invalid_requests"),
+    ):
         count = sum(event.usage_source is source for event in events)
         if total[name] != count:
             said.append(f"I12: the report has {total[name]} as {name}, the ledger {count}")

@@ -115,7 +115,7 @@ def _steps(truth: Truth) -> list[Step]:
     pieces += [] if plan.before_usage is None else [plan.before_usage]
     pieces.append(event({"model": MODEL_SERVED, "choices": [], "usage": _usage(plan)}))
     pieces += [] if plan.after_usage is None else [plan.after_usage]
-    return [*before, *stream(*pieces, DONE)]  # type: ignore[list-item]
+    return [*before, *stream(*pieces, DONE)]
 
 
 def _piece(truth: Truth) -> bytes:

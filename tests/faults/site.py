@@ -150,13 +150,18 @@ class Site:
         folders = [folder for folder in self.journals() if not (folder / "done").exists()]
         return [path for folder in folders for path in sorted(folder.glob("*.log"))]
 
+    def reopen(self) -> None:
+        """Open the database anew when it is next asked."""
+        if self._database is not None:
+            self._database.dispose()
+            self._database = None
+
     def close(self) -> None:
         """Leave nothing running."""
         if self.meter is not None:
             with contextlib.suppress(Exception):
                 self.end(signal.SIGKILL)
-        if self._database is not None:
-            self._database.dispose()
+        self.reopen()
 
 
 def _target(path: Path) -> str:

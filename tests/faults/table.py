@@ -31,6 +31,6 @@ def lines(rows: Iterable[Row]) -> list[str]:
         remark = "; ".join([*([row.skipped] if row.skipped else []), *row.notes])
         table.append(f"{row.experiment:{width}}  {row.database:10}  {numbers}  {remark}".rstrip())
     for row in found:
-        for violation in row.violations[:VIOLATIONS_SHOWN_MAX]:
-            table.append(f"{row.experiment} ({row.database}): {violation}")
+        shown = row.violations[:VIOLATIONS_SHOWN_MAX]
+        table += [f"{row.experiment} ({row.database}): {violation}" for violation in shown]
     return table
