@@ -178,16 +178,24 @@ class Journal:
             if self.position.offset or fault.errno not in _NO_ROOM:
                 self._retire()
             return False
-        self.position = Position(self.position.segment, self.position.offset + taken)
-        self._bytes += taken
         if taken < len(framed):
             log.warning("segment %d took %d bytes of %d", self.position.segment, taken, len(framed))
-            self._retire()
+            self._mend(descriptor)
             return False
+        self.position = Position(self.position.segment, self.position.offset + taken)
+        self._bytes += taken
         self._number += 1
         if self._syncer is not None:
             self._keep_unsynced(_Written(self._number, framed, descriptor), self._syncer)
         return True
+
+    def _mend(self, descriptor: int) -> None:
+        """Take a part of a record off again, and leave the file alone."""
+        try:
+            self._storage.truncate(descriptor, self.position.offset)
+        except OSError as fault:
+            log.warning("segment %d ends with a part of a record: %s", self.position.segment, fault)
+        self._retire()
 
     def _keep_unsynced(self, written: _Written, syncer: Syncer) -> None:
         self._unsynced.append(written)

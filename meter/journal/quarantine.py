@@ -14,6 +14,7 @@ from meter.core.events import UsageEvent
 from meter.journal.folder import Lost
 
 FILE = "quarantine.jsonl"
+_TORN = b'{"reason":"torn"'
 # A long stretch of damage is not more useful whole.
 RAW_BYTES_MAX = 64 << 10
 
@@ -25,11 +26,11 @@ class Quarantine:
         self.path = root / FILE
 
     def __len__(self) -> int:
-        """Count what lies here."""
+        """Count what lies here and is in no ledger; a torn record was never acknowledged to anybody."""
         if not self.path.exists():
             return 0
         with self.path.open("rb") as file:
-            return sum(1 for _ in file)
+            return sum(not line.startswith(_TORN) for line in file)
 
     def keep_event(self, event: UsageEvent, reason: str) -> None:
         """Keep an event that the ledger refused."""

@@ -18,6 +18,8 @@ class Storage(NamedTuple):
     sync: Callable[[int], None]
     """Wait until a file's bytes survive a power cut."""
     close: Callable[[int], None]
+    truncate: Callable[[int, int], None] = os.ftruncate
+    """Cut a file to a length, after a write that took only a part of a record."""
 
 
 def _create(path: Path) -> int:

@@ -256,8 +256,10 @@ class Pumps:
 
     async def drain(self, timeout_seconds: float) -> None:
         """Let the attempts finish; past the time, end what still runs and settle it as interrupted."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout_seconds)
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        # The door closes a moment after the draining begins, so that attempts may still join.
+        while self._running and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(tuple(self._running), timeout=left)
         for pump in self._running.values():
             pump.interrupt()
         if self._running:

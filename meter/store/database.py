@@ -28,6 +28,7 @@ class Database:
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.url = parsed if self.is_sqlite else postgresql.driver_url(parsed)
         self.path = Path(self.url.database or "") if self.is_sqlite else None
+        self._file: tuple[int, int] | None = None
         self._reader, self._writer, self._long_reader = (
             self._engine(purpose) for purpose in (READING, WRITING, READING_LONG)
         )
@@ -51,8 +52,10 @@ class Database:
         Writers to SQLite come one after the other. On PostgreSQL they run side by side, and what one reads
         may have changed when it writes: let a single statement decide, or lock the row.
         """
-        with told_apart(), self._writer_lock(), self._writer.connect() as connection, connection.begin():
-            yield connection
+        with told_apart(), self._writer_lock():
+            self._check_file()
+            with self._writer.connect() as connection, connection.begin():
+                yield connection
 
     @contextmanager
     def write_long(self, statement_seconds: float) -> Iterator[sa.Connection]:
@@ -72,6 +75,7 @@ class Database:
         """Move SQLite's log into its database file; nothing to do elsewhere."""
         if self.is_sqlite:
             with told_apart(), self._writer_lock():
+                self._check_file()
                 sqlite.checkpoint(self._writer)
 
     def dispose(self) -> None:
@@ -81,6 +85,20 @@ class Database:
 
     def _engine(self, purpose: Purpose) -> sa.Engine:
         return sqlite.engine(self.url, purpose) if self.is_sqlite else postgresql.engine(self.url, purpose)
+
+    def _check_file(self) -> None:
+        """Notice a SQLite file that was removed or replaced: open connections go on with the old one.
+
+        What they commit would be gone with the last of them, although it was reported as written.
+        """
+        if self.path is None:
+            return
+        found = sqlite.identity(self.path)
+        if self._file is not None and found != self._file:
+            self.dispose()
+        if found is None and self._file is not None:
+            raise DatabaseUnavailable(f"{self.path} is gone")
+        self._file = found
 
     @contextmanager
     def _writer_lock(self) -> Iterator[None]:

@@ -36,6 +36,15 @@ def engine(url: sa.URL, purpose: Purpose) -> sa.Engine:
     return made
 
 
+def identity(database: Path) -> tuple[int, int] | None:
+    """Say which file stands at a path, by device and inode; `None` where there is none."""
+    try:
+        stat = database.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
 @contextmanager
 def writer_lock(database: Path) -> Iterator[None]:
     """Wait until nobody else writes, in this process or another, and keep them waiting."""

@@ -184,3 +184,41 @@ def write_past_the_last_page(connection: sa.Connection) -> None:
             add_team(connection, f"team {number}")
     finally:
         connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+
+
+def removed(database: Database) -> Path:
+    """Remove a database's files, and return where it stood."""
+    assert database.path is not None
+    for file in database.path.parent.glob(f"{database.path.name}*"):
+        file.unlink()
+    return database.path
+
+
+def commit_team(database: Database, name: str) -> None:
+    """Commit a team."""
+    with database.write() as connection:
+        add_team(connection, name)
+
+
+def test_a_file_that_is_gone_takes_no_commit_along(database: Database) -> None:
+    """A commit into a file that nobody can find any more would be lost, so that it is refused."""
+    commit_team(database, "one")
+    path = removed(database)
+
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailable, match="is gone"):
+            commit_team(database, "two")
+
+    assert not path.exists()
+
+
+def test_a_file_that_was_replaced_gets_the_commit(database: Database) -> None:
+    """Where another database was put in its place, that is the one that is written to and read."""
+    commit_team(database, "one")
+    path = removed(database)
+    with closing_database(f"sqlite:///{path}") as other:
+        bring_up_to_date(other)
+
+    commit_team(database, "two")
+
+    assert names(database) == ["two"]
