@@ -32,8 +32,8 @@ def create(team: str, name: str | None, expires: str | None, as_json: bool) -> N
     """Make a key. It is shown once and stored nowhere."""
     configured = opening.settings()
     expires_at = None if expires is None else after(clock.now(), expires)
-    pepper = opening.pepper(configured)
     with opening.existing_database(configured) as database:
+        pepper = opening.pepper(configured)
         # A key under another pepper than the servers' would never work.
         check_pepper(database, pepper)
         key, secret = issue_key(database, pepper, team, name, expires_at)
