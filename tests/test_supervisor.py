@@ -348,11 +348,18 @@ class Workers(Meter):
             httpx.get(url, timeout=server.WAIT_SECONDS_MAX, trust_env=False)
 
     def scrape(self) -> str:
-        """Return the page of metrics."""
-        with self.control as control:
-            answer = control.get("/metrics", timeout=server.WAIT_SECONDS_MAX)
-        assert answer.status_code == httpx.codes.OK
-        return answer.text
+        """Return the page of metrics; one that a killed process leaves unanswered is asked for again."""
+
+        def page() -> str:
+            try:
+                with self.control as control:
+                    answer = control.get("/metrics", timeout=server.WAIT_SECONDS_MAX)
+            except httpx.TransportError:
+                return ""
+            assert answer.status_code == httpx.codes.OK
+            return answer.text
+
+        return server.until(page, "the page of metrics")
 
     def counted(self, name: str, **labels: str) -> float:
         """Add up the series of one metric that have these labels."""
