@@ -146,10 +146,7 @@ async def _hang_up_together(site: Site, prefix: str, count: int) -> tuple[list[G
 
 
 def f62(case: Case) -> list[str]:
-    """Close the sending half: the client counts as gone, and whatever it caused is accounted for.
-
-    Nothing tells a half-close from a client that left, so that no answer is owed (docs/promises.md).
-    """
+    """Close the sending half and read: the whole answer comes."""
     found: list[str] = []
 
     async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, got: Got) -> None:
@@ -163,6 +160,7 @@ def f62(case: Case) -> list[str]:
             site.script.play(Plan(pieces=10, pause=0.02))
             models = [f"f62-{run}-{number}" for number in range(10)]
             gots = asyncio.run(traffic.all_at_once(site.url, site.key, models, read=read))
+            found += failures(gots, "clients that closed their sending half")
             found += reconciler.reconcile(site, gots, f"f62-{run}-")
             settled += sum(map(len, site.events(f"f62-{run}-").values()))
         return found + calm(site, "f62c", settled, told=case.full)
