@@ -18,7 +18,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import httpx
 import msgspec
@@ -37,6 +37,7 @@ from meter.datadir import GRANTS_FILE, JOURNAL_FOLDER, save
 from meter.journal.holding import Holding, Options
 from meter.journal.journal import Journal
 from meter.proxy.gate import Gate
+from meter.proxy.protocol import DataProtocol
 from meter.proxy.pump import Pumps
 from meter.proxy.relay import Accounting, Limits, Local, Relay
 from meter.proxy.sample import SampleTransport
@@ -251,8 +252,8 @@ async def serve(premises: Premises, listeners: Listeners, stop: asyncio.Event) -
     """Serve the sockets until `stop` is set, then finish what is under way and close everything."""
     settings = premises.settings
     async with build(premises) as house:
-        data = None if listeners.data is None else _server(house.relay, settings)
-        control = None if listeners.control is None else _server(house.control, settings)
+        data = None if listeners.data is None else _server(house.relay, settings, DataProtocol)
+        control = None if listeners.control is None else _server(house.control, settings, "httptools")
         serving = [
             asyncio.create_task(server.serve(sockets=[listener]))
             for server, listener in ((data, listeners.data), (control, listeners.control))
@@ -358,10 +359,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(application: Relay | Litestar, settings: Settings) -> uvicorn.Server:
+def _server(
+    application: Relay | Litestar, settings: Settings, protocol: type[asyncio.Protocol] | Literal["httptools"]
+) -> uvicorn.Server:
     config = uvicorn.Config(
         application,
-        http="httptools",
+        http=protocol,
         ws="none",
         lifespan="off",
         log_config=None,

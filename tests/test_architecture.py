@@ -35,7 +35,7 @@ LIBRARY_ROOMS = {
     "httpx": {"proxy", "app"},
     "litestar": {"web", "app"},
     "prometheus_client": {"metrics"},
-    "uvicorn": {"app"},
+    "uvicorn": {"app", "proxy"},
     "uvloop": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},

@@ -71,6 +71,7 @@ class Pump:
         self._reading: asyncio.Timeout | None = None
         self._stop_at: float | None = None
         self._stopped_by: Outcome | None = None
+        self._doubted = False
         self._left = False
         self._tap: Tap | None = None
         self._stripper: Stripper | None = None
@@ -90,6 +91,15 @@ class Pump:
         """Yield the body; ends early, with `complete` false, where the upstream broke off."""
         while (chunk := await self._queue.get()) is not None:
             yield chunk
+
+    def doubt(self) -> None:
+        """Say that the client may have left: stop after the grace, which every delivery begins anew.
+
+        One that only closed its sending side reads on. One that is gone answers the first delivery with a
+        reset, so that the next one finds the connection lost.
+        """
+        self._doubted = True
+        self._stop(Outcome.CLIENT_CLOSED, self._plan.hangup_grace_seconds)
 
     def abandon(self) -> None:
         """Say that the client has left: read on for the grace, delivering to nobody."""
@@ -128,10 +138,13 @@ class Pump:
         except UpstreamStalledError:
             return self._ended(Outcome.UPSTREAM_TIMEOUT)
         except TimeoutError:
+            if self._stopped_by is Outcome.CLIENT_CLOSED:
+                # Whoever was in doubt is not waited for at the end either.
+                self.abandon()
             return self._ended(self._stopped_by or Outcome.INTERRUPTED)
         finally:
             self._reading = None
-        return self._ended(Outcome.CLIENT_CLOSED if self._left else Outcome.OK)
+        return self._ended(Outcome.CLIENT_CLOSED if self._left or self._doubted else Outcome.OK)
 
     async def _exchange(self, started: float) -> None:
         exchange = await self._plan.open()
@@ -196,6 +209,8 @@ class Pump:
     async def _queue_up(self, chunk: bytes) -> None:
         if chunk and not self._left:
             await self._queue.put(chunk)
+            if self._doubted:
+                self._go_on()
 
     def _ended(self, outcome: Outcome) -> Outcome:
         # An upstream that refuses is no completion, however the reading of its refusal ended.
@@ -231,7 +246,16 @@ class Pump:
         stop_at = self._loop.time() + after_seconds
         if self._stop_at is not None and self._stop_at <= stop_at:
             return
-        self._stop_at, self._stopped_by = stop_at, outcome
+        self._stopped_by = outcome
+        self._move_end(stop_at)
+
+    def _go_on(self) -> None:
+        """Begin the grace anew, unless something else ends the attempt."""
+        if self._stopped_by is Outcome.CLIENT_CLOSED:
+            self._move_end(self._loop.time() + self._plan.hangup_grace_seconds)
+
+    def _move_end(self, stop_at: float) -> None:
+        self._stop_at = stop_at
         if self._reading is not None:
             self._reading.reschedule(stop_at)
 

@@ -36,6 +36,7 @@ from meter.core.splice import include_usage
 from meter.core.stream_usage import ENSURE, mode_for
 from meter.proxy.gate import Gate
 from meter.proxy.headers import Pairs, for_client, value_of
+from meter.proxy.protocol import when_sending_closes
 from meter.proxy.pump import Books, CountTokens, Plan, Pump, Pumps
 from meter.proxy.routes import Match, match
 from meter.proxy.upstream import Upstream, UpstreamClosedError, UpstreamStalledError, choose
@@ -150,6 +151,7 @@ class Relay:
         self.accounting.begin(attempt)
         pump = Pump(attempt, plan, books=books, clock=self.clock)
         self.pumps.start(pump)
+        when_sending_closes(scope, pump.doubt)
         await _hand_on(pump, receive, send)
 
     async def _pass(self, found: Match, scope: Scope, send: Send) -> None:
