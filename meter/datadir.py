@@ -9,6 +9,7 @@ from pathlib import Path
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 (a file's name)
 PEPPER_FILE = "pepper"
 GRANTS_FILE = "grants"
+PRICES_FILE = "prices"
 JOURNAL_FOLDER = "journal"
 SERVER_LOCK = "server.lock"
 

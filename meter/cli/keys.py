@@ -7,7 +7,7 @@ import msgspec
 from rich import box
 from rich.table import Table
 
-from meter.app import clock, issue_key
+from meter.app.actions import clock, issue_key
 from meter.cli import opening
 from meter.core.keys import Key
 from meter.core.period import after

@@ -8,9 +8,19 @@ import msgspec
 from rich import box
 from rich.table import Table
 
-from meter.app import clock
+from meter.app.actions import clock
 from meter.cli import opening
-from meter.core.reports import COLUMNS, GROUPS, Asked, Report, as_json, columns, question
+from meter.core.reports import (
+    COLUMNS,
+    GROUPS,
+    Asked,
+    Report,
+    as_json,
+    columns,
+    cost_usd,
+    estimated_share,
+    question,
+)
 from meter.store import reports
 
 _SHOWN = (
@@ -76,9 +86,10 @@ def _print_table(found: Report) -> None:
 
 def _cells(found: Report, at: int | None) -> list[str]:
     sums = found.total if at is None else found.rows[at].sums
-    values = columns(sums) | {"estimated": f"{sums.estimated_share:.1%}"}
-    values["cost_usd"] = "unpriced" if sums.cost_usd is None else sums.cost_usd
-    if sums.cost_usd is not None and sums.unpriced_requests:
+    values = columns(sums) | {"estimated": f"{estimated_share(sums):.1%}"}
+    cost = cost_usd(sums)
+    values["cost_usd"] = "unpriced" if cost is None else cost
+    if cost is not None and sums.unpriced_requests:
         values["cost_usd"] += f" + {sums.unpriced_requests} unpriced"
     return [f"{values[name]:,}" if isinstance(values[name], int) else values[name] for name, _ in _SHOWN]
 

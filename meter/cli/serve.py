@@ -13,7 +13,8 @@ from typing import NoReturn
 import click
 import msgspec
 
-from meter import app, metrics
+from meter import metrics
+from meter.app import actions, house, serving
 from meter.cli import opening
 from meter.cli.work import Options, Orders, open_credentials, run, set_up_logging
 from meter.cli.work import prepare as prepare_database
@@ -30,7 +31,7 @@ FIRST_TEAM = "default"
 FIRST_KEY = "first"
 METRICS_DIRECTORY = "metrics"
 # Beyond what children may take by the settings: for the interpreter, and for closing the database.
-CHILDREN_SECONDS = app.CLOSING_SECONDS + 5.0
+CHILDREN_SECONDS = serving.CLOSING_SECONDS + 5.0
 
 
 @click.command()
@@ -53,21 +54,21 @@ def serve(config: Path | None, sample: bool, **settings: str | None) -> None:  #
         first_key = _first_start(database, credentials)
         notes = _Notes(configured, first_key, credentials.admin_token if token_is_new else None)
         with (
-            app.listen(configured.host, configured.port) as data,
-            app.listen(configured.admin_host, configured.admin_port) as control,
+            serving.listen(configured.host, configured.port) as data,
+            serving.listen(configured.admin_host, configured.admin_port) as control,
         ):
             # Whoever reads the notes may stop the server before it has begun, and that is a clean end too.
             signal.signal(signal.SIGTERM, _leave)
-            notes.show(app.address(data), app.address(control))
+            notes.show(serving.address(data), serving.address(control))
             if configured.workers == 1:
-                listeners = app.Listeners(data, control)
-                premises = app.Premises(
+                listeners = serving.Listeners(data, control)
+                premises = house.Premises(
                     settings=configured,
                     database=database,
                     credentials=credentials,
                     prepare=partial(prepare_database, database, credentials),
                 )
-                run(partial(app.serve, premises, listeners))
+                run(partial(serving.serve, premises, listeners))
                 database.checkpoint()
             else:
                 database.dispose()
@@ -129,7 +130,7 @@ class _Notes:
             f"  control   {control_url}   (admin API, /metrics)",
             f"  upstream  {', '.join(f'{entry.name} ({entry.url})' for entry in self._settings.upstreams)}",
         ]
-        if app.SAMPLE in self._settings.upstreams:
+        if house.SAMPLE in self._settings.upstreams:
             log.warning("answers are made up by the sample provider: no request leaves this process")
             lines += ["", "  SAMPLE PROVIDER: every answer is made up. Set ROUTERHUB_API_KEY for real ones."]
         if self._new_admin_token is not None:
@@ -148,7 +149,7 @@ class _Notes:
         return f"    curl -s {data_url}/v1/chat/completions {headers} -d '{body}'"
 
 
-def _first_start(database: Database, credentials: app.Credentials) -> str | None:
+def _first_start(database: Database, credentials: house.Credentials) -> str | None:
     """Make the first team and key where there is no team yet; returns the key's secret."""
     try:
         prepare_database(database, credentials)
@@ -159,6 +160,6 @@ def _first_start(database: Database, credentials: app.Credentials) -> str | None
             "the database is away (%s): only keys known from before are served until it is back", fault
         )
         return None
-    team = app.register_team(database, FIRST_TEAM)
-    _, secret = app.issue_key(database, credentials.pepper, team.id, FIRST_KEY, None)
+    team = actions.register_team(database, FIRST_TEAM)
+    _, secret = actions.issue_key(database, credentials.pepper, team.id, FIRST_KEY, None)
     return secret

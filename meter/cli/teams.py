@@ -4,7 +4,7 @@ import click
 from rich import box
 from rich.table import Table
 
-from meter.app import register_team
+from meter.app.actions import register_team
 from meter.cli import opening
 from meter.store import teams as store
 

@@ -14,7 +14,7 @@ import click
 import msgspec
 import uvloop
 
-from meter import app
+from meter.app import house, serving
 from meter.cli import opening
 from meter.cli.migrations import bring_up_to_date
 from meter.datadir import ADMIN_TOKEN_FILE, read_or_make
@@ -41,7 +41,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """Read the configuration of a server."""
         found = opening.settings(self.config, **self.settings)
         if self.sample:
-            return msgspec.structs.replace(found, upstreams=(app.SAMPLE,))
+            return msgspec.structs.replace(found, upstreams=(house.SAMPLE,))
         if not found.upstreams:
             raise ConfigurationError([_NO_UPSTREAM])
         return found
@@ -65,20 +65,19 @@ def work(name: str) -> None:
     settings = orders.options.load()
     credentials, _ = open_credentials(settings)
     count_as(name)
-    listeners = app.Listeners(_inherited(orders.data), _inherited(orders.control))
+    listeners = serving.Listeners(_inherited(orders.data), _inherited(orders.control))
     with opening.database(settings) as database:
-        premises = app.Premises(
+        premises = house.Premises(
             settings=settings,
             database=database,
             credentials=credentials,
             prepare=partial(prepare, database, credentials),
             holder=name,
         )
-        serving = partial(app.serve, premises, listeners)
-        run(serving, lifeline=sys.stdin.fileno())
+        run(partial(serving.serve, premises, listeners), lifeline=sys.stdin.fileno())
 
 
-def prepare(database: Database, credentials: app.Credentials) -> None:
+def prepare(database: Database, credentials: house.Credentials) -> None:
     """See to it that the database is what this server works with; raises what is wrong with it."""
     bring_up_to_date(database)
     check_pepper(database, credentials.pepper)
@@ -88,18 +87,18 @@ def _inherited(descriptor: int | None) -> socket.socket | None:
     return None if descriptor is None else socket.socket(fileno=descriptor)
 
 
-def run(serving: Callable[[asyncio.Event], Coroutine[Any, Any, None]], lifeline: int | None = None) -> None:
+def run(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]], lifeline: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT comes, or the lifeline ends."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(serving, lifeline))
+        runner.run(_serve(serve, lifeline))
 
 
-async def _serve(serving: Callable[[asyncio.Event], Coroutine[Any, Any, None]], lifeline: int | None) -> None:
-    stop = app.stop_on_signals()
+async def _serve(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]], lifeline: int | None) -> None:
+    stop = serving.stop_on_signals()
     if lifeline is not None:
         loop = asyncio.get_running_loop()
         loop.add_reader(lifeline, partial(_stop_without_parent, loop, lifeline, stop))
-    await serving(stop)
+    await serve(stop)
 
 
 def _stop_without_parent(loop: asyncio.AbstractEventLoop, lifeline: int, stop: asyncio.Event) -> None:
@@ -107,14 +106,14 @@ def _stop_without_parent(loop: asyncio.AbstractEventLoop, lifeline: int, stop: a
     stop.set()
 
 
-def open_credentials(settings: Settings) -> tuple[app.Credentials, bool]:
+def open_credentials(settings: Settings) -> tuple[house.Credentials, bool]:
     """Return the secrets that a server runs with, and whether the admin token was made now."""
     if settings.admin_token is not None:
         admin_token, made = settings.admin_token.reveal(), False
     else:
         path = settings.data_dir / ADMIN_TOKEN_FILE
         admin_token, made = read_or_make(path, lambda: secrets.token_urlsafe(32))
-    return app.Credentials(pepper=opening.pepper(settings), admin_token=admin_token), made
+    return house.Credentials(pepper=opening.pepper(settings), admin_token=admin_token), made
 
 
 def set_up_logging(process: str = "") -> None:

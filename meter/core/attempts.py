@@ -43,6 +43,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of the request's text, by the estimator."""
     end_user: str | None = None
     tags: tuple[str, ...] = ()
+    service_tier: str | None = None
+    """As requested; the one that was served counts where the answer names it."""
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +78,11 @@ def conclude(attempt: Attempt, ending: Ending, observation: Observation | None) 
         cached_tokens=usage.cached_tokens,
         cache_write_tokens=usage.cache_write_tokens,
         reasoning_tokens=usage.reasoning_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        input_audio_tokens=usage.input_audio_tokens,
+        output_audio_tokens=usage.output_audio_tokens,
+        # An answer that is whole and names no tier was served in the standard one.
+        service_tier=None if ending.outcome is Outcome.OK else attempt.service_tier,
         # Without usage there is nothing to pay for; with usage, and no price yet, the cost is unknown.
         cost=0 if source is UsageSource.NONE else None,
         ttfb_ms=ending.ttfb_ms,
@@ -98,7 +105,7 @@ def _with_response(event: UsageEvent, observation: Observation) -> UsageEvent:
     return msgspec.structs.replace(
         event,
         model_served=observation.model,
-        service_tier=observation.service_tier,
+        service_tier=observation.service_tier or event.service_tier,
         upstream_id=observation.upstream_id,
         finish_reasons=observation.finish_reasons,
         usage_raw=observation.usage_raw,

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 import msgspec
 
+from meter.core.usage import TokenUsage
+
 
 class Outcome(StrEnum):
     """How an attempt ended."""
@@ -60,11 +62,19 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Part of `prompt_tokens`."""
     reasoning_tokens: int = 0
     """Part of `completion_tokens`."""
+    cache_write_1h_tokens: int = 0
+    """Part of `cache_write_tokens`."""
+    input_audio_tokens: int = 0
+    """Part of `prompt_tokens`."""
+    output_audio_tokens: int = 0
+    """Part of `completion_tokens`."""
     usage_raw: str | None = None
     """The usage object as the upstream sent it, JSON."""
     anomalies: tuple[str, ...] = ()
     cost: int | None = None
     """Picodollars; `None` is unpriced, 0 is free."""
+    price_id: int | None = None
+    """The version of the price that it was rated by; one that did not price all of it leaves no cost."""
     upstream_cost: int | None = None
     """Picodollars, as the upstream reports it."""
     upstream_cost_source: str | None = None
@@ -73,6 +83,21 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: int | None = None
     end_user: str | None = None
     tags: tuple[str, ...] = ()
+    corrects_id: str | None = None
+    """Of a correction: the event whose cost it changes, by its own `cost`, which may be negative."""
+    priced_tokens: int | None = None
+    """Of a correction: the tokens of the event, if that was unpriced until then."""
+    counted_at: datetime | None = None
+    """When reports count it, if not when it started: its month was closed before it came."""
+    actor: str | None = None
+    """Of a correction: who made it."""
+    reason: str | None = None
+    """Of a correction: why."""
+
+    @property
+    def usage(self) -> TokenUsage:
+        """The token counts."""
+        return TokenUsage(*(getattr(self, name) for name in TokenUsage.__struct_fields__))
 
     @property
     def model(self) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from meter.core.money import Picodollars, format_usd
 from meter.core.period import bucket, month_start, parse_instant, zone
+from meter.core.rollup import Sums
 
 TIME_GROUPS = ("hour", "day", "week", "month")
 # These are in the rollup; the others need the ledger itself.
@@ -26,48 +27,6 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime
     until: datetime
     tz: tzinfo
-
-
-class Sums(msgspec.Struct, frozen=True, kw_only=True):
-    """What is summed in a row."""
-
-    requests: int = 0
-    errors: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost: int = 0
-    """Picodollars of what has a price."""
-    estimated_requests: int = 0
-    estimated_tokens: int = 0
-    invalid_requests: int = 0
-    invalid_tokens: int = 0
-    unpriced_requests: int = 0
-    unpriced_tokens: int = 0
-
-    def plus(self, other: "Sums") -> "Sums":
-        """Add two rows up."""
-        return Sums(**{name: getattr(self, name) + getattr(other, name) for name in Sums.__struct_fields__})
-
-    @property
-    def total_tokens(self) -> int:
-        """Prompt and completion; the other counts are parts of them."""
-        return self.prompt_tokens + self.completion_tokens
-
-    @property
-    def cost_usd(self) -> str | None:
-        """The cost as a decimal string; `None` where nothing of the row has a price."""
-        if self.requests and self.unpriced_requests == self.requests:
-            return None
-        return format_usd(Picodollars(self.cost))
-
-    @property
-    def estimated_share(self) -> float:
-        """The part of the tokens that no upstream reported, 0 to 1."""
-        unreported = self.estimated_tokens + self.invalid_tokens
-        return unreported / self.total_tokens if self.total_tokens else 0.0
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -94,21 +53,51 @@ COLUMNS = (
     "completion_tokens",
     "cached_tokens",
     "cache_write_tokens",
+    "cache_write_1h_tokens",
     "reasoning_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
     "total_tokens",
     "cost_usd",
+    "upstream_cost_usd",
+    "drift_usd",
     "unpriced_requests",
     "unpriced_tokens",
     "estimated_requests",
     "estimated_tokens",
     "invalid_requests",
     "invalid_tokens",
+    "corrections",
+    "correction_cost_usd",
 )
 
 
 def columns(sums: Sums) -> dict[str, Any]:
-    """Return a row's sums as they are shown."""
-    return {name: getattr(sums, name) for name in COLUMNS}
+    """Return a row's sums as they are shown: counts, and amounts as decimal strings in USD."""
+    amounts = {
+        "cost_usd": cost_usd(sums),
+        "upstream_cost_usd": _usd(sums.upstream_cost),
+        "drift_usd": _usd(sums.compared_upstream_cost - sums.compared_cost),
+        "correction_cost_usd": _usd(sums.correction_cost),
+    }
+    return {name: amounts[name] if name in amounts else getattr(sums, name) for name in COLUMNS}
+
+
+def cost_usd(sums: Sums) -> str | None:
+    """Return the cost as a decimal string; `None` where nothing of it has a price."""
+    if sums.requests and sums.unpriced_requests == sums.requests and not sums.cost:
+        return None
+    return _usd(sums.cost)
+
+
+def estimated_share(sums: Sums) -> float:
+    """Return the part of the tokens that no upstream reported, 0 to 1."""
+    unreported = sums.estimated_tokens + sums.invalid_tokens
+    return unreported / sums.total_tokens if sums.total_tokens else 0.0
+
+
+def _usd(amount: int) -> str:
+    return format_usd(Picodollars(amount))
 
 
 def as_json(report: Report) -> dict[str, Any]:

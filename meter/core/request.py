@@ -17,7 +17,7 @@ MODEL_LENGTH_MAX = 256
 END_USER_LENGTH_MAX = TEXT_LENGTH_MAX
 TAGS_MAX = 16
 # The members that meter reads.
-_READ = frozenset({"model", "stream", "stream_options", "user"})
+_READ = frozenset({"model", "service_tier", "stream", "stream_options", "user"})
 TAG_LENGTH_MAX = 64
 
 
@@ -27,6 +27,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
     model: str
     stream: bool
     end_user: str | None
+    service_tier: str | None
     document: dict[str, Any]
     """The whole body, decoded, for estimates; never stored."""
 
@@ -44,7 +45,9 @@ def read_request(body: bytes) -> RequestFacts:
     if stream is not None and not isinstance(stream, bool):
         raise InvalidRequest("'stream' must be true or false.", param="stream")
     _check_stream_options(document)
-    return RequestFacts(_model(document), bool(stream), _end_user(document), document)
+    return RequestFacts(
+        _model(document), bool(stream), _text(document, "user"), _text(document, "service_tier"), document
+    )
 
 
 def read_tags(header: str) -> tuple[str, ...]:
@@ -139,8 +142,6 @@ def _model(document: dict[str, Any]) -> str:
     return model
 
 
-def _end_user(document: dict[str, Any]) -> str | None:
-    user = document.get("user")
-    if not isinstance(user, str):
-        return None
-    return storable(user)
+def _text(document: dict[str, Any], name: str) -> str | None:
+    value = document.get(name)
+    return storable(value) if isinstance(value, str) else None

@@ -22,8 +22,8 @@ class LineKey(msgspec.Struct, frozen=True, order=True):
     model: str
 
 
-class Line(msgspec.Struct):
-    """The sums of a line. Costs are picodollars of what has a price."""
+class Sums(msgspec.Struct):
+    """What is summed, in the rollup as in reports. Costs are picodollars of what has a price."""
 
     requests: int = 0
     errors: int = 0
@@ -31,31 +31,66 @@ class Line(msgspec.Struct):
     completion_tokens: int = 0
     cached_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
     reasoning_tokens: int = 0
+    input_audio_tokens: int = 0
+    output_audio_tokens: int = 0
     cost: int = 0
     upstream_cost: int = 0
+    compared_cost: int = 0
+    """The part of `cost` whose events have a cost of the upstream's too."""
+    compared_upstream_cost: int = 0
+    """The part of `upstream_cost` whose events have a cost of ours too."""
     estimated_requests: int = 0
     estimated_tokens: int = 0
     invalid_requests: int = 0
     invalid_tokens: int = 0
     unpriced_requests: int = 0
     unpriced_tokens: int = 0
+    corrections: int = 0
+    """Entries that belong to a closed month: late events, and corrections of its events."""
+    correction_cost: int = 0
+    """The part of `cost` that comes from them."""
 
     def add(self, event: UsageEvent) -> None:
-        """Count one event."""
+        """Count one event, or one correction of an event."""
+        if event.corrects_id is None:
+            self._add_attempt(event)
+        elif event.priced_tokens is not None:
+            self.unpriced_requests -= 1
+            self.unpriced_tokens -= event.priced_tokens
+        self.cost += event.cost or 0
+        if event.cost is not None and event.upstream_cost is not None:
+            self.compared_cost += event.cost
+            self.compared_upstream_cost += event.upstream_cost
+        if event.counted_at is not None:
+            self.corrections += 1
+            self.correction_cost += event.cost or 0
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Add two up."""
+        return Sums(**{name: getattr(self, name) + getattr(other, name) for name in COUNTS})
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion; the other counts are parts of them."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def _add_attempt(self, event: UsageEvent) -> None:
         self.requests += 1
         self.errors += event.failed
         self.prompt_tokens += event.prompt_tokens
         self.completion_tokens += event.completion_tokens
         self.cached_tokens += event.cached_tokens
         self.cache_write_tokens += event.cache_write_tokens
+        self.cache_write_1h_tokens += event.cache_write_1h_tokens
         self.reasoning_tokens += event.reasoning_tokens
+        self.input_audio_tokens += event.input_audio_tokens
+        self.output_audio_tokens += event.output_audio_tokens
         self.upstream_cost += event.upstream_cost or 0
         if event.cost is None:
             self.unpriced_requests += 1
             self.unpriced_tokens += event.total_tokens
-        else:
-            self.cost += event.cost
         if event.usage_source is UsageSource.ESTIMATED:
             self.estimated_requests += 1
             self.estimated_tokens += event.total_tokens
@@ -64,16 +99,17 @@ class Line(msgspec.Struct):
             self.invalid_tokens += event.total_tokens
 
 
-COUNTS = Line.__struct_fields__
+COUNTS = Sums.__struct_fields__
 
 
-def fold(events: Iterable[UsageEvent]) -> dict[LineKey, Line]:
+def fold(events: Iterable[UsageEvent]) -> dict[LineKey, Sums]:
     """Add events up to lines."""
-    lines: dict[LineKey, Line] = {}
+    lines: dict[LineKey, Sums] = {}
     for event in events:
-        key = LineKey(bucket(event.started_at), event.team_id, event.key_id, event.upstream, event.model)
+        at = bucket(event.counted_at or event.started_at)
+        key = LineKey(at, event.team_id, event.key_id, event.upstream, event.model)
         line = lines.get(key)
         if line is None:
-            line = lines[key] = Line()
+            line = lines[key] = Sums()
         line.add(event)
     return lines

@@ -83,7 +83,11 @@ class Backlog:
         return entry
 
 
-def left_open(folder: Folder) -> list[UsageEvent]:
+# Makes the event of an attempt that nobody finished, after so many tokens had been emitted.
+Interrupted = Callable[[Attempt, int], UsageEvent]
+
+
+def left_open(folder: Folder, make: Interrupted = interrupted) -> list[UsageEvent]:
     """Make the events of all intents that have no settle, in a folder that nobody writes to any more."""
     intents: dict[str, Attempt] = {}
     emitted: dict[str, int] = {}
@@ -98,4 +102,4 @@ def left_open(folder: Folder) -> list[UsageEvent]:
         elif isinstance(record, Settle):
             settled.add(record.event.event_id)
             intents.pop(record.event.event_id, None)
-    return [interrupted(attempt, emitted.get(event_id, 0)) for event_id, attempt in intents.items()]
+    return [make(attempt, emitted.get(event_id, 0)) for event_id, attempt in intents.items()]

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from meter.journal.backlog import Backlog
+from meter.core.attempts import interrupted
+from meter.journal.backlog import Backlog, Interrupted
 from meter.journal.folder import Folder
 from meter.journal.journal import Journal
 from meter.journal.quarantine import Quarantine
@@ -39,7 +40,13 @@ class Holding:
     """A journal with its shipper. Made on the event loop's thread, which is also the one that writes."""
 
     def __init__(
-        self, options: Options, *, sink: Sink, refusal: type[Exception], upkeep: Callable[[], None]
+        self,
+        options: Options,
+        *,
+        sink: Sink,
+        refusal: type[Exception],
+        upkeep: Callable[[], None],
+        interrupted: Interrupted = interrupted,
     ) -> None:
         options.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root = options.root
@@ -49,7 +56,11 @@ class Holding:
         self._upkeep = upkeep
         self.quarantine = Quarantine(options.root)
         delivery = Delivery(
-            sink=sink, refusal=refusal, quarantine=self.quarantine, abandoned=threading.Event()
+            sink=sink,
+            refusal=refusal,
+            quarantine=self.quarantine,
+            abandoned=threading.Event(),
+            interrupted=interrupted,
         )
         self.journal = Journal(
             self._folder,

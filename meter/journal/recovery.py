@@ -99,7 +99,7 @@ def _finish(folder: Folder, delivery: Delivery) -> None:
             delivery.quarantine.keep_lost(folder.holder, lost)
         delivery.deliver(batch.events)
         backlog.acknowledge(batch)
-    events = left_open(folder)
+    events = left_open(folder, delivery.interrupted)
     for at in range(0, len(events), BATCH_EVENTS_MAX):
         delivery.deliver(events[at : at + BATCH_EVENTS_MAX])
     log.warning("adopted the journal of %s: %d attempts were interrupted", folder.holder, len(events))

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from meter.core.attempts import interrupted
 from meter.core.events import UsageEvent
-from meter.journal.backlog import Backlog
+from meter.journal.backlog import Backlog, Interrupted
 from meter.journal.quarantine import Quarantine
 
 BATCH_EVENTS_MAX = 1000
@@ -46,6 +47,7 @@ class Delivery:
     """What the sink raises for an event that it will never take."""
     quarantine: Quarantine
     abandoned: threading.Event
+    interrupted: Interrupted = interrupted
 
     def deliver(self, events: Sequence[UsageEvent]) -> None:
         """Deliver a batch; raises `Abandoned` where the process ends first."""

@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from meter.core.events import Outcome, UsageEvent, UsageSource
-from meter.core.rollup import COUNTS, Line, LineKey, fold
+from meter.core.rollup import COUNTS, LineKey, Sums, fold
 from meter.store import staging
 from meter.store.database import Database
 from meter.store.tables import usage_15m, usage_events
@@ -102,11 +102,11 @@ def _line_key(row: sa.RowMapping) -> LineKey:
     return LineKey(**{name: row[name] for name in LineKey.__struct_fields__})
 
 
-def _line(row: sa.RowMapping) -> Line:
-    return Line(**{name: row[name] for name in COUNTS})
+def _line(row: sa.RowMapping) -> Sums:
+    return Sums(**{name: row[name] for name in COUNTS})
 
 
-def _mismatch(key: LineKey, expected: Line | None, found: Line | None) -> str:
+def _mismatch(key: LineKey, expected: Sums | None, found: Sums | None) -> str:
     differences = [
         f"{name} {getattr(found, name, 0)} instead of {getattr(expected, name, 0)}"
         for name in COUNTS

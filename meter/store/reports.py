@@ -10,11 +10,14 @@ import sqlalchemy as sa
 
 from meter.core.events import NOT_FAILED, UsageSource
 from meter.core.period import Period, Unit, periods
-from meter.core.reports import LEDGER_GROUPS, TIME_GROUPS, Question, Report, Row, Sums
+from meter.core.reports import LEDGER_GROUPS, TIME_GROUPS, Question, Report, Row
+from meter.core.rollup import COUNTS, Sums
 from meter.store.database import Database
 from meter.store.tables import UtcDateTime, api_keys, teams, usage_15m, usage_events
 
-_SUMS = Sums.__struct_fields__
+# SQLite's SUM overflows past 2**63, which is 9.2 million USD: amounts are summed in two parts.
+_AMOUNTS = tuple(name for name in COUNTS if "cost" in name)
+_TALLIES = tuple(name for name in COUNTS if name not in _AMOUNTS)
 _NOBODY = ""
 _COST_PART = 10**6
 # Three parameters each; PostgreSQL takes 65,535 in all, SQLite at least 32,766.
@@ -93,16 +96,19 @@ def _periods_table(question: Question, unit: str) -> sa.CTE:
 
 
 def _sums(source: sa.Subquery) -> list[sa.ColumnElement[Any]]:
-    """Sum every count; the cost in two parts, because SQLite's SUM overflows past 9.2 million USD."""
-    counts = [sa.func.sum(source.c[name]).label(name) for name in _SUMS if name != "cost"]
-    whole = sa.func.sum(source.c.cost // _COST_PART).label("cost_whole")
-    rest = sa.func.sum(source.c.cost % _COST_PART).label("cost_rest")
-    return [*counts, whole, rest]
+    sums: list[sa.ColumnElement[Any]] = [sa.func.sum(source.c[name]).label(name) for name in _TALLIES]
+    for name in _AMOUNTS:
+        sums.append(sa.func.sum(source.c[name] // _COST_PART).label(f"{name}_whole"))
+        sums.append(sa.func.sum(source.c[name] % _COST_PART).label(f"{name}_rest"))
+    return sums
 
 
 def _read_sums(row: sa.RowMapping) -> Sums:
-    counts = {name: int(row[name] or 0) for name in _SUMS if name != "cost"}
-    return Sums(**counts, cost=int(row["cost_whole"] or 0) * _COST_PART + int(row["cost_rest"] or 0))
+    tallies = {name: int(row[name] or 0) for name in _TALLIES}
+    amounts = {
+        name: int(row[f"{name}_whole"] or 0) * _COST_PART + int(row[f"{name}_rest"] or 0) for name in _AMOUNTS
+    }
+    return Sums(**tallies, **amounts)
 
 
 def _rows(question: Question, found: Iterable[sa.RowMapping]) -> list[Row]:
@@ -143,36 +149,58 @@ def _by_single_tag(rows: Iterable[Row]) -> list[Row]:
 
 
 def _ledger_lines() -> sa.Subquery:
-    """Show every event as the line of the rollup that it would be, with its end user and tags."""
+    """Show every entry as the line of the rollup that it would be, with its end user and tags."""
     event = usage_events.c
-    tokens = event.prompt_tokens + event.completion_tokens
-
-    def when(condition: sa.ColumnElement[bool], value: Any = 1) -> sa.ColumnElement[int]:
-        return sa.case((condition, value), else_=0)
-
-    estimated = event.usage_source == UsageSource.ESTIMATED
-    invalid = event.usage_source == UsageSource.INVALID
-    unpriced = event.cost.is_(None)
     return sa.select(
-        event.started_at.label("bucket"),
+        sa.func.coalesce(event.counted_at, event.started_at).label("bucket"),
         event.team_id,
         event.key_id,
         event.upstream,
         sa.func.coalesce(event.model_served, event.model_requested).label("model"),
         sa.func.coalesce(event.end_user, _NOBODY).label("user"),
         sa.cast(event.tags, sa.Text).label("tag"),
-        sa.literal(1).label("requests"),
-        when(event.outcome.not_in(NOT_FAILED)).label("errors"),
-        event.prompt_tokens,
-        event.completion_tokens,
-        event.cached_tokens,
-        event.cache_write_tokens,
-        event.reasoning_tokens,
-        sa.func.coalesce(event.cost, 0).label("cost"),
-        when(estimated).label("estimated_requests"),
-        when(estimated, tokens).label("estimated_tokens"),
-        when(invalid).label("invalid_requests"),
-        when(invalid, tokens).label("invalid_tokens"),
-        when(unpriced).label("unpriced_requests"),
-        when(unpriced, tokens).label("unpriced_tokens"),
+        *(value.label(name) for name, value in _counted().items()),
     ).subquery()
+
+
+def _counted() -> dict[str, sa.ColumnElement[Any]]:
+    """Say in SQL what `meter.core.rollup.Sums.add` says of one entry."""
+    event = usage_events.c
+    tokens = event.prompt_tokens + event.completion_tokens
+    is_attempt = event.corrects_id.is_(None)
+    estimated = event.usage_source == UsageSource.ESTIMATED
+    invalid = event.usage_source == UsageSource.INVALID
+    compared = event.cost.is_not(None) & event.upstream_cost.is_not(None)
+    late = event.counted_at.is_not(None)
+    cost = sa.func.coalesce(event.cost, 0)
+
+    def attempts(condition: sa.ColumnElement[bool], value: Any = 1) -> sa.ColumnElement[Any]:
+        return sa.case((is_attempt & condition, value), else_=0)
+
+    def unpriced(attempt: Any, priced_by_correction: Any) -> sa.ColumnElement[Any]:
+        return sa.case(
+            (is_attempt & event.cost.is_(None), attempt),
+            (event.priced_tokens.is_not(None), -priced_by_correction),
+            else_=0,
+        )
+
+    amounts = {
+        "cost": cost,
+        "upstream_cost": attempts(sa.true(), sa.func.coalesce(event.upstream_cost, 0)),
+        "compared_cost": sa.case((compared, event.cost), else_=0),
+        "compared_upstream_cost": sa.case((compared, event.upstream_cost), else_=0),
+        "correction_cost": sa.case((late, cost), else_=0),
+    }
+    tallies = {
+        "requests": attempts(sa.true()),
+        "errors": attempts(event.outcome.not_in(NOT_FAILED)),
+        "estimated_requests": attempts(estimated),
+        "estimated_tokens": attempts(estimated, tokens),
+        "invalid_requests": attempts(invalid),
+        "invalid_tokens": attempts(invalid, tokens),
+        "unpriced_requests": unpriced(1, sa.literal(1)),
+        "unpriced_tokens": unpriced(tokens, event.priced_tokens),
+        "corrections": sa.case((late, 1), else_=0),
+    }
+    # A correction has no tokens, so that these need no condition.
+    return amounts | tallies | {name: event[name] for name in COUNTS if name not in amounts | tallies}

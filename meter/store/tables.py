@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from meter.core.rollup import COUNTS
+
 metadata = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -77,6 +79,44 @@ api_keys = sa.Table(
     sa.Column("revoked_at", UtcDateTime),
     # NULL: as the upstream, and then the settings, say.
     sa.Column("stream_usage", sa.String(16)),
+    # What becomes of requests for models without a price; NULL: as the settings say.
+    sa.Column("unpriced", sa.String(16)),
+)
+
+# Append-only: a version is never changed, and a later one takes its place from its instant on.
+prices = sa.Table(
+    "prices",
+    metadata,
+    # BIGINT would not number itself on SQLite.
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    # Whose list it is from; empty: the operator's own.
+    sa.Column("catalog", sa.String(64), nullable=False),
+    # The one upstream that it holds for; empty: any.
+    sa.Column("upstream", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(256), nullable=False),
+    # Empty: the standard tier.
+    sa.Column("service_tier", sa.String(64), nullable=False),
+    sa.Column("effective_from", UtcDateTime, nullable=False),
+    # The part of every day that it holds for; NULL: all of it.
+    sa.Column("hours", sa.JSON(none_as_null=True)),
+    # Picodollars a token (microdollars a million tokens) by kind, as `meter.core.prices.Rates`.
+    sa.Column("rates", sa.JSON, nullable=False),
+    sa.Column("long_context", sa.JSON, nullable=False),
+    sa.Column("max_output_tokens", sa.BigInteger),
+    sa.Column("source", sa.String(256), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("created_by", sa.String(128), nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+)
+
+# What is posted of these months from then on counts in the month in which it is posted.
+closed_months = sa.Table(
+    "closed_months",
+    metadata,
+    # The first instant of the month, in UTC.
+    sa.Column("month", UtcDateTime, primary_key=True),
+    sa.Column("closed_at", UtcDateTime, nullable=False),
+    sa.Column("closed_by", sa.String(128), nullable=False),
 )
 
 # Append-only. No foreign keys: an event must land whatever happened to its key meanwhile.
@@ -105,16 +145,26 @@ usage_events = sa.Table(
     _count("cached_tokens"),
     _count("cache_write_tokens"),
     _count("reasoning_tokens"),
+    _count("cache_write_1h_tokens"),
+    _count("input_audio_tokens"),
+    _count("output_audio_tokens"),
     sa.Column("usage_raw", sa.Text),
     sa.Column("anomalies", sa.JSON, nullable=False),
     # Picodollars. NULL is unpriced, 0 is free.
     sa.Column("cost", sa.BigInteger),
+    sa.Column("price_id", sa.BigInteger),
     sa.Column("upstream_cost", sa.BigInteger),
     sa.Column("upstream_cost_source", sa.String(64)),
     sa.Column("ttfb_ms", sa.Integer),
     sa.Column("duration_ms", sa.Integer),
     sa.Column("end_user", sa.String(256)),
     sa.Column("tags", sa.JSON, nullable=False),
+    # Of corrections; see `meter.core.events.UsageEvent`.
+    sa.Column("corrects_id", sa.Uuid(as_uuid=False)),
+    sa.Column("priced_tokens", sa.BigInteger),
+    sa.Column("counted_at", UtcDateTime),
+    sa.Column("actor", sa.String(128)),
+    sa.Column("reason", sa.String(256)),
     sa.Index("ix_usage_events_started_at", "started_at"),
     sa.Index("ix_usage_events_key_id_started_at", "key_id", "started_at"),
     # A partition a month, see `meter.store.partitions`; on PostgreSQL only.
@@ -131,19 +181,5 @@ usage_15m = sa.Table(
     sa.Column("key_id", sa.String(32), primary_key=True),
     sa.Column("upstream", sa.String(64), primary_key=True),
     sa.Column("model", sa.String(256), primary_key=True),
-    _count("requests"),
-    _count("errors"),
-    _count("prompt_tokens"),
-    _count("completion_tokens"),
-    _count("cached_tokens"),
-    _count("cache_write_tokens"),
-    _count("reasoning_tokens"),
-    _count("cost"),
-    _count("upstream_cost"),
-    _count("estimated_requests"),
-    _count("estimated_tokens"),
-    _count("invalid_requests"),
-    _count("invalid_tokens"),
-    _count("unpriced_requests"),
-    _count("unpriced_tokens"),
+    *(_count(name) for name in COUNTS),
 )

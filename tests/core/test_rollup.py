@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meter.core.events import Outcome, UsageEvent, UsageSource
-from meter.core.rollup import COUNTS, Line, LineKey, fold
+from meter.core.rollup import LineKey, Sums, fold
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 counts = st.integers(0, 10**9)
@@ -53,13 +53,12 @@ events = st.builds(
 )
 
 
-def plus(folded: Iterable[dict[LineKey, Line]]) -> dict[LineKey, Line]:
+def plus(folded: Iterable[dict[LineKey, Sums]]) -> dict[LineKey, Sums]:
     """Add foldings up, as the database does with the lines that it has."""
-    added: dict[LineKey, Line] = {}
+    added: dict[LineKey, Sums] = {}
     for lines in folded:
         for key, line in lines.items():
-            before = added.get(key, Line())
-            added[key] = Line(**{name: getattr(before, name) + getattr(line, name) for name in COUNTS})
+            added[key] = added.get(key, Sums()).plus(line)
     return added
 
 
@@ -115,7 +114,7 @@ def test_the_lines_sum_up_to_the_events(drawn: list[UsageEvent]) -> None:
                 cost=70,
                 upstream_cost=80,
             ),
-            Line(
+            Sums(
                 requests=1,
                 prompt_tokens=10,
                 completion_tokens=5,
@@ -124,13 +123,15 @@ def test_the_lines_sum_up_to_the_events(drawn: list[UsageEvent]) -> None:
                 reasoning_tokens=3,
                 cost=70,
                 upstream_cost=80,
+                compared_cost=70,
+                compared_upstream_cost=80,
             ),
         ),
         # Free is not unpriced.
-        (make(prompt_tokens=1, cost=0), Line(requests=1, prompt_tokens=1)),
+        (make(prompt_tokens=1, cost=0), Sums(requests=1, prompt_tokens=1)),
         (
             make(prompt_tokens=1, completion_tokens=1),
-            Line(requests=1, prompt_tokens=1, completion_tokens=1, unpriced_requests=1, unpriced_tokens=2),
+            Sums(requests=1, prompt_tokens=1, completion_tokens=1, unpriced_requests=1, unpriced_tokens=2),
         ),
         (
             make(
@@ -140,7 +141,7 @@ def test_the_lines_sum_up_to_the_events(drawn: list[UsageEvent]) -> None:
                 usage_source=UsageSource.ESTIMATED,
                 outcome=Outcome.CLIENT_CLOSED,
             ),
-            Line(
+            Sums(
                 requests=1,
                 prompt_tokens=3,
                 completion_tokens=4,
@@ -151,17 +152,43 @@ def test_the_lines_sum_up_to_the_events(drawn: list[UsageEvent]) -> None:
         ),
         (
             make(prompt_tokens=3, completion_tokens=4, cost=1, usage_source=UsageSource.INVALID),
-            Line(
+            Sums(
                 requests=1, prompt_tokens=3, completion_tokens=4, cost=1, invalid_requests=1, invalid_tokens=7
             ),
         ),
         (
             make(cost=0, usage_source=UsageSource.NONE, outcome=Outcome.UPSTREAM_ERROR, status=429),
-            Line(requests=1, errors=1),
+            Sums(requests=1, errors=1),
+        ),
+        # What only one side knows is not compared.
+        (
+            make(upstream_cost=80),
+            Sums(requests=1, upstream_cost=80, unpriced_requests=1),
+        ),
+        # A correction is no attempt: it changes the cost, and what was unpriced is no longer.
+        (make(corrects_id="one", cost=-5), Sums(cost=-5)),
+        (
+            make(corrects_id="one", cost=70, priced_tokens=12, upstream_cost=80),
+            Sums(
+                cost=70,
+                unpriced_requests=-1,
+                unpriced_tokens=-12,
+                compared_cost=70,
+                compared_upstream_cost=80,
+            ),
+        ),
+        # Both of them show where they come from in the month in which they are counted.
+        (
+            make(corrects_id="one", cost=-5, counted_at=NOON),
+            Sums(cost=-5, corrections=1, correction_cost=-5),
+        ),
+        (
+            make(prompt_tokens=1, cost=7, counted_at=NOON),
+            Sums(requests=1, prompt_tokens=1, cost=7, corrections=1, correction_cost=7),
         ),
     ],
 )
-def test_what_one_event_counts_for(event: UsageEvent, expected: Line) -> None:
+def test_what_one_event_counts_for(event: UsageEvent, expected: Sums) -> None:
     """One event makes one line with its own numbers; what is not reported is counted beside."""
     assert list(fold([event]).values()) == [expected]
 

@@ -14,7 +14,7 @@ from meter.core.attempts import TOKENS_CHARGED_MAX
 from meter.core.events import Outcome, UsageEvent, UsageSource
 from meter.core.money import PICODOLLARS_PER_USD
 from meter.core.period import BUCKET, bucket
-from meter.core.rollup import COUNTS, Line, LineKey, fold
+from meter.core.rollup import COUNTS, LineKey, Sums, fold
 from meter.core.usage import USD_MAX
 from meter.store import ledger
 from meter.store.database import Database, RowRefused
@@ -26,13 +26,13 @@ ID = new_event_id(RANDOM)
 OTHER_ID = new_event_id(RANDOM)
 
 
-def lines(database: Database) -> dict[LineKey, Line]:
+def lines(database: Database) -> dict[LineKey, Sums]:
     """Return the rollup as it is in the database."""
     with database.read() as connection:
         rows = connection.execute(sa.select(usage_15m)).mappings().all()
     keys = LineKey.__struct_fields__
     return {
-        LineKey(**{name: row[name] for name in keys}): Line(**{name: row[name] for name in COUNTS})
+        LineKey(**{name: row[name] for name in keys}): Sums(**{name: row[name] for name in COUNTS})
         for row in rows
     }
 
@@ -75,15 +75,24 @@ FULL = make_event(
     cached_tokens=4,
     cache_write_tokens=2,
     reasoning_tokens=3,
+    cache_write_1h_tokens=1,
+    input_audio_tokens=6,
+    output_audio_tokens=7,
     usage_raw='{"prompt_tokens":10,"☃":1}',
     anomalies=("total_mismatch",),
     cost=2**62,
+    price_id=2**53 + 1,
     upstream_cost=2**62 + 1,
     upstream_cost_source="usage.cost",
     ttfb_ms=12,
     duration_ms=345,
     end_user="☃ u-1",
     tags=("a", "b,c", '"d"'),
+    corrects_id="019ab1c2-0000-7000-8000-00000000000c",
+    priced_tokens=15,
+    counted_at=NOW,
+    actor="finance@example.com",
+    reason="the price was wrong",
 )
 
 

@@ -1,4 +1,4 @@
-"""The composition root: builds every part, connects them by plain callables, and runs both listeners.
+"""One process's house: what is built, how it is connected, and the order in which it closes.
 
 Closing runs in the order of the data: no new requests, then the pumps, then the shipper, then the database.
 """
@@ -7,37 +7,29 @@ import asyncio
 import contextlib
 import json
 import logging
-import secrets
-import signal
-import socket
 import ssl
 import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from typing import Literal, NamedTuple
 
 import httpx
 import msgspec
-import uvicorn
 from litestar import Litestar
 
 from meter import metrics as instruments
-from meter.core.attempts import Attempt
-from meter.core.clock import Clock
+from meter.app.actions import clock, issue_key, new_event_id, register_team
+from meter.app.rating import Rater, keep_fresh
+from meter.core.attempts import Attempt, interrupted
 from meter.core.errors import MeteringUnavailable
 from meter.core.estimate import count_tokens, estimate_prompt
-from meter.core.events import UsageEvent, uuid7
-from meter.core.keys import Grant, Key, Minting, Snapshot, digest, mint_id
-from meter.core.teams import Team, check_name
+from meter.core.events import UsageEvent
+from meter.core.keys import Grant, Key, Snapshot, digest
 from meter.datadir import GRANTS_FILE, JOURNAL_FOLDER, save
 from meter.journal.holding import Holding, Options
 from meter.journal.journal import Journal
 from meter.proxy.gate import Gate
-from meter.proxy.protocol import DataProtocol
 from meter.proxy.pump import Pumps
 from meter.proxy.relay import Accounting, Limits, Local, Relay
 from meter.proxy.sample import SampleTransport
@@ -53,17 +45,12 @@ from meter.web.system import Scrape
 from meter.web.teams import Teams
 
 SAMPLE = UpstreamSettings(name="sample", url="https://sample.invalid/v1")
-# Longer than most clients keep idle connections, so that it is they who close them.
-KEEP_ALIVE_SECONDS = 75
 CONNECTIONS_KEPT_MAX = 200
-CLOSING_SECONDS = 10.0
 LOOK_UPS_AT_ONCE_MAX = 4
 # From here on the ledger's being behind is worth telling a load balancer.
 LATE_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
-
-clock = Clock(now=lambda: datetime.now(UTC), monotonic=time.monotonic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,28 +99,6 @@ class House:
         return 200, json.dumps({"status": "ready", "degraded": degraded}).encode()
 
 
-def register_team(database: Database, name: str) -> Team:
-    """Make a team."""
-    return teams.create(database, team_id=mint_id(secrets.choice), name=check_name(name), now=clock.now())
-
-
-def issue_key(
-    database: Database, pepper: bytes, team: str, name: str | None, expires_at: datetime | None
-) -> tuple[Key, str]:
-    """Make a key; returns it with its secret."""
-    now = clock.now()
-    if expires_at is not None and (expires_at.tzinfo is None or expires_at <= now):
-        raise ValueError("'expires_at' must be a time to come, with its offset from UTC")
-    minting = Minting(secrets.choice, now, pepper)
-    checked = None if name is None else check_name(name)
-    return keys.issue(database, team=team, name=checked, expires_at=expires_at, minting=minting)
-
-
-def new_event_id() -> str:
-    """Mint an event's id."""
-    return uuid7(time.time_ns() // 1_000_000, secrets.token_bytes(10))
-
-
 @contextlib.asynccontextmanager
 async def build(premises: Premises) -> AsyncIterator[House]:
     """Build the house, and take it down in the right order."""
@@ -149,14 +114,15 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         stale_seconds_max=settings.grants_stale_seconds_max,
     )
     gate.take_snapshot(_saved_snapshot(settings))
-    holding = _holding(premises, gate)
+    rater = Rater(database, settings)
+    holding = _holding(premises, gate, rater)
     upstreams = _upstreams(settings)
     local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
     relay = Relay(
         gate=gate,
         upstreams=upstreams,
         pumps=pumps,
-        accounting=_accounting(holding.journal, metrics),
+        accounting=_accounting(holding.journal, metrics, rater),
         limits=Limits(settings.body_bytes_max, settings.hangup_grace_seconds, settings.stream_usage),
         clock=clock,
         local=local,
@@ -166,11 +132,13 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding, stopping=stopping)
     local["/health/ready"] = house.readiness
     _show(metrics, pumps, holding)
-    fresh = asyncio.create_task(metrics.keep_fresh())
+    fresh = (asyncio.create_task(metrics.keep_fresh()), asyncio.create_task(keep_fresh(rater)))
     try:
         yield house
     finally:
-        fresh.cancel()
+        for task in fresh:
+            task.cancel()
+        await asyncio.wait(fresh)
         await pumps.drain(0)
         await gate.aclose()
         look_ups.shutdown()
@@ -191,7 +159,7 @@ def _show(metrics: instruments.Metrics, pumps: Pumps, holding: Holding) -> None:
     metrics.gauge("meter_quarantined_records", "What could not be shipped.", lambda: len(holding.quarantine))
 
 
-def _holding(premises: Premises, gate: Gate) -> Holding:
+def _holding(premises: Premises, gate: Gate, rater: Rater) -> Holding:
     settings, database = premises.settings, premises.database
     loop = asyncio.get_running_loop()
     prepared = threading.Event()
@@ -219,6 +187,7 @@ def _holding(premises: Premises, gate: Gate) -> Holding:
         sink=lambda events: ledger.append(database, events, clock.now()),
         refusal=RowRefused,
         upkeep=upkeep,
+        interrupted=lambda attempt, emitted: rater.rate(interrupted(attempt, emitted)),
     )
 
 
@@ -241,52 +210,6 @@ async def _find_grant(database: Database, look_ups: Executor, key_digest: bytes)
         raise MeteringUnavailable(f"The database is away: {fault}") from fault
 
 
-class Listeners(NamedTuple):
-    """The sockets that a process serves: both, or one of them beside other processes."""
-
-    data: socket.socket | None
-    control: socket.socket | None
-
-
-async def serve(premises: Premises, listeners: Listeners, stop: asyncio.Event) -> None:
-    """Serve the sockets until `stop` is set, then finish what is under way and close everything."""
-    settings = premises.settings
-    async with build(premises) as house:
-        data = None if listeners.data is None else _server(house.relay, settings, DataProtocol)
-        control = None if listeners.control is None else _server(house.control, settings, "httptools")
-        serving = [
-            asyncio.create_task(server.serve(sockets=[listener]))
-            for server, listener in ((data, listeners.data), (control, listeners.control))
-            if server is not None and listener is not None
-        ]
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([*serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-        await _stop(house, settings, data, control)
-        stopped.cancel()
-        await asyncio.gather(*serving)
-
-
-async def _stop(
-    house: House, settings: Settings, data: uvicorn.Server | None, control: uvicorn.Server | None
-) -> None:
-    log.info("stopping: %d requests under way", len(house.pumps))
-    house.stopping.set()
-    await asyncio.sleep(settings.shutdown_delay_seconds)
-    if data is not None:
-        data.should_exit = True
-    await house.pumps.drain(settings.shutdown_timeout_seconds)
-    if control is not None:
-        control.should_exit = True
-
-
-def stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set; nobody else handles signals."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
-
-
 def _upstreams(settings: Settings) -> tuple[Upstream, ...]:
     timeouts = Timeouts(
         connect=settings.connect_timeout_seconds,
@@ -304,7 +227,7 @@ def _transport(upstream: UpstreamSettings, trusted: ssl.SSLContext) -> httpx.Asy
     return httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, limits=limits)
 
 
-def _accounting(journal: Journal, metrics: instruments.Metrics) -> Accounting:
+def _accounting(journal: Journal, metrics: instruments.Metrics, rater: Rater) -> Accounting:
     def begin(attempt: Attempt) -> None:
         try:
             if journal.admits():
@@ -314,7 +237,8 @@ def _accounting(journal: Journal, metrics: instruments.Metrics) -> Accounting:
             log.warning("an attempt was refused: %s", fault)
         raise MeteringUnavailable("The journal has no room to account for this request; try again soon.")
 
-    def settle(event: UsageEvent, grant: Grant) -> Awaitable[None]:
+    def settle(settled: UsageEvent, grant: Grant) -> Awaitable[None]:
+        event = rater.rate(settled)
         safe = journal.settle(event)
         metrics.observe(event, grant.team_name)
         return safe
@@ -349,47 +273,3 @@ def _control(
     }
     hosts = (*settings.admin_hosts, settings.admin_host)
     return build_control(guard=guard(credentials.admin_token, hosts), services=services)
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves the signals to this module: two of them would take each other's handlers."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _server(
-    application: Relay | Litestar, settings: Settings, protocol: type[asyncio.Protocol] | Literal["httptools"]
-) -> uvicorn.Server:
-    config = uvicorn.Config(
-        application,
-        http=protocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(settings.shutdown_timeout_seconds + CLOSING_SECONDS),
-    )
-    return _Server(config)
-
-
-@contextlib.contextmanager
-def listen(host: str, port: int) -> Iterator[socket.socket]:
-    """Bind an address; raises `OSError` where it is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=2048)
-    try:
-        yield listener
-    finally:
-        listener.close()
-
-
-def address(listener: socket.socket) -> str:
-    """Return the URL under which a listener is reached from this machine."""
-    host, port = listener.getsockname()[:2]
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"

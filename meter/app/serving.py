@@ -1,0 +1,113 @@
+"""Running a house: its sockets, its servers, and an end in the right order."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import uvicorn
+from litestar import Litestar
+
+from meter.app.house import House, Premises, build
+from meter.proxy.protocol import DataProtocol
+from meter.proxy.relay import Relay
+from meter.settings import Settings
+
+# Longer than most clients keep idle connections, so that it is they who close them.
+KEEP_ALIVE_SECONDS = 75
+CLOSING_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Listeners(NamedTuple):
+    """The sockets that a process serves: both, or one of them beside other processes."""
+
+    data: socket.socket | None
+    control: socket.socket | None
+
+
+async def serve(premises: Premises, listeners: Listeners, stop: asyncio.Event) -> None:
+    """Serve the sockets until `stop` is set, then finish what is under way and close everything."""
+    settings = premises.settings
+    async with build(premises) as house:
+        data = None if listeners.data is None else _server(house.relay, settings, DataProtocol)
+        control = None if listeners.control is None else _server(house.control, settings, "httptools")
+        serving = [
+            asyncio.create_task(server.serve(sockets=[listener]))
+            for server, listener in ((data, listeners.data), (control, listeners.control))
+            if server is not None and listener is not None
+        ]
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([*serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+        await _stop(house, settings, data, control)
+        stopped.cancel()
+        await asyncio.gather(*serving)
+
+
+async def _stop(
+    house: House, settings: Settings, data: uvicorn.Server | None, control: uvicorn.Server | None
+) -> None:
+    log.info("stopping: %d requests under way", len(house.pumps))
+    house.stopping.set()
+    await asyncio.sleep(settings.shutdown_delay_seconds)
+    if data is not None:
+        data.should_exit = True
+    await house.pumps.drain(settings.shutdown_timeout_seconds)
+    if control is not None:
+        control.should_exit = True
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set; nobody else handles signals."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to this module: two of them would take each other's handlers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(
+    application: Relay | Litestar, settings: Settings, protocol: type[asyncio.Protocol] | Literal["httptools"]
+) -> uvicorn.Server:
+    config = uvicorn.Config(
+        application,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(settings.shutdown_timeout_seconds + CLOSING_SECONDS),
+    )
+    return _Server(config)
+
+
+@contextlib.contextmanager
+def listen(host: str, port: int) -> Iterator[socket.socket]:
+    """Bind an address; raises `OSError` where it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+def address(listener: socket.socket) -> str:
+    """Return the URL under which a listener is reached from this machine."""
+    host, port = listener.getsockname()[:2]
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"

@@ -1,0 +1,265 @@
+"""Prices: dated versions of what a token costs, and what an event comes to.
+
+A cost is a sum of whole numbers: tokens of each kind times picodollars a token, which are microdollars a
+million tokens. Kinds are disjoint, so that nothing is charged twice:
+
+    prompt          what was neither read from a cache, nor written to one, nor audio
+    cached          read from a cache; without a price of its own it costs what the prompt costs
+    cache_write     written to a cache for minutes
+    cache_write_1h  written to a cache for an hour
+    input_audio     audio of the prompt that was not cached
+    completion      everything that was generated, reasoning too, but for audio
+    output_audio    audio that was generated
+
+Any other kind that was used and has no price leaves the whole event without one: unknown is not free.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from meter.core.events import UsageEvent, UsageSource
+from meter.core.model_names import Place, places
+from meter.core.money import Picodollars
+from meter.core.usage import TokenUsage
+
+KINDS = (
+    "prompt",
+    "cached",
+    "cache_write",
+    "cache_write_1h",
+    "input_audio",
+    "completion",
+    "output_audio",
+)
+REQUEST = "request"
+# What providers call the tier that a request gets without asking for one.
+STANDARD_TIERS = frozenset({"", "auto", "default", "standard", "on_demand"})
+TIER_ASSUMED = "tier_assumed_standard"
+# A book remembers where it found the prices of this many names, most of which clients have made up.
+NAMES_REMEMBERED_MAX = 10_000
+MINUTES_OF_DAY = 24 * 60
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Picodollars a token by kind; `None` is no price, 0 is free."""
+
+    prompt: int | None = None
+    cached: int | None = None
+    cache_write: int | None = None
+    cache_write_1h: int | None = None
+    input_audio: int | None = None
+    completion: int | None = None
+    output_audio: int | None = None
+    request: int = 0
+    """Picodollars a request, on top of its tokens."""
+
+    def of(self, kind: str) -> int | None:
+        """Return the rate of a kind, with the one default there is."""
+        rate: int | None = getattr(self, kind)
+        return self.prompt if rate is None and kind == "cached" else rate
+
+
+class LongContext(msgspec.Struct, frozen=True, kw_only=True):
+    """Other rates for the whole request where its prompt is longer than this; not only for what is above."""
+
+    above_tokens: int
+    rates: Rates
+
+
+class Hours(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of every day in UTC, by minutes since midnight: `[start, end)`, also across midnight."""
+
+    start_minute: int
+    end_minute: int
+
+    def hold(self, when: datetime) -> bool:
+        """Say whether an instant, in UTC, is within."""
+        minute = when.hour * 60 + when.minute
+        if self.start_minute <= self.end_minute:
+            return self.start_minute <= minute < self.end_minute
+        return minute >= self.start_minute or minute < self.end_minute
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of the price of one model in one tier; never changed once it is in the book."""
+
+    id: int
+    catalog: str
+    """Whose list it is from; empty is the operator's own."""
+    upstream: str = ""
+    """The one upstream that it holds for; empty is any."""
+    model: str
+    service_tier: str = ""
+    """Empty is the standard tier."""
+    effective_from: datetime
+    hours: Hours | None = None
+    rates: Rates
+    long_context: tuple[LongContext, ...] = ()
+    """In ascending order."""
+    max_output_tokens: int | None = None
+    """The most tokens that one choice of an answer can have."""
+    source: str
+    """Where it is from: `set`, a file's name, or a package and its version."""
+    created_at: datetime
+    created_by: str = ""
+    note: str = ""
+
+    def rates_for(self, prompt_tokens: int) -> Rates:
+        """Return the rates of a request whose prompt has so many tokens."""
+        rates = self.rates
+        for long in self.long_context:
+            if prompt_tokens > long.above_tokens:
+                rates = long.rates
+        return rates
+
+    def holds(self, when: datetime) -> bool:
+        """Say whether this version counts at an instant in UTC, unless a later one does."""
+        return self.effective_from <= when and (self.hours is None or self.hours.hold(when))
+
+
+class LineItem(NamedTuple):
+    """One summand of a cost."""
+
+    kind: str
+    quantity: int
+    """Tokens, or 1 for a request."""
+    rate: int
+    """Picodollars each."""
+
+    @property
+    def amount(self) -> Picodollars:
+        """What it comes to."""
+        return Picodollars(self.quantity * self.rate)
+
+
+class Quote(NamedTuple):
+    """What a usage comes to at a price."""
+
+    items: tuple[LineItem, ...]
+    unpriced: tuple[str, ...]
+    """The kinds that were used and have no rate."""
+
+    @property
+    def cost(self) -> Picodollars | None:
+        """The sum, or `None` where a part of it is unknown."""
+        return None if self.unpriced else Picodollars(sum(item.amount for item in self.items))
+
+
+class Found(NamedTuple):
+    """A price, and how it was found."""
+
+    price: Price
+    place: Place
+    tier_assumed: bool
+    """Whether the tier has no price, so that the standard one stands in for it."""
+
+
+def quantities(usage: TokenUsage) -> tuple[tuple[str, int], ...]:
+    """Split a usage into disjoint kinds, in the order of `KINDS`."""
+    uncached = usage.uncached_tokens
+    input_audio = min(usage.input_audio_tokens, uncached)
+    counts = (
+        uncached - input_audio,
+        usage.cached_tokens,
+        usage.cache_write_tokens - usage.cache_write_1h_tokens,
+        usage.cache_write_1h_tokens,
+        input_audio,
+        usage.completion_tokens - usage.output_audio_tokens,
+        usage.output_audio_tokens,
+    )
+    return tuple(zip(KINDS, counts, strict=True))
+
+
+def quote(price: Price, usage: TokenUsage) -> Quote:
+    """Work out what a usage costs, summand by summand."""
+    rates = price.rates_for(usage.prompt_tokens)
+    items: list[LineItem] = []
+    unpriced: list[str] = []
+    for kind, tokens in quantities(usage):
+        if not tokens:
+            continue
+        rate = rates.of(kind)
+        if rate is None:
+            unpriced.append(kind)
+        else:
+            items.append(LineItem(kind, tokens, rate))
+    if rates.request:
+        items.append(LineItem(REQUEST, 1, rates.request))
+    return Quote(tuple(items), tuple(unpriced))
+
+
+class PriceBook:
+    """All versions of all prices, as they were at some time."""
+
+    def __init__(self, prices: Iterable[Price], catalogs: Mapping[str, str] | None = None) -> None:
+        """Take the versions, and the price lists of upstreams that are a provider of their own."""
+        self._catalogs = dict(catalogs or {})
+        self._versions: dict[tuple[Place, str], list[Price]] = {}
+        for price in sorted(prices, key=lambda each: (each.effective_from, each.id), reverse=True):
+            place = Place(price.catalog, price.upstream, price.model)
+            self._versions.setdefault((place, price.service_tier), []).append(price)
+        self._remembered: dict[tuple[str, str, str | None, str], tuple[tuple[Place, str], ...]] = {}
+
+    def find(
+        self, upstream: str, requested: str, served: str | None, service_tier: str | None, when: datetime
+    ) -> Found | None:
+        """Find the price that counts at an instant in UTC: of the model that answered, else of the other."""
+        tier = _tier(service_tier)
+        for place, found_tier in self._where(upstream, requested, served, tier):
+            for price in self._versions[place, found_tier]:
+                if price.holds(when):
+                    return Found(price, place, found_tier != tier)
+        return None
+
+    def knows(self, upstream: str, model: str, when: datetime) -> bool:
+        """Say whether a requested model has a price."""
+        return self.find(upstream, model, None, None, when) is not None
+
+    @property
+    def names_remembered(self) -> int:
+        """For how many names it remembers where their prices are."""
+        return len(self._remembered)
+
+    def _where(
+        self, upstream: str, requested: str, served: str | None, tier: str
+    ) -> tuple[tuple[Place, str], ...]:
+        name = (upstream, requested, served, tier)
+        found = self._remembered.get(name)
+        if found is None:
+            if len(self._remembered) >= NAMES_REMEMBERED_MAX:
+                self._remembered.clear()
+            found = self._remembered[name] = tuple(self._search(*name))
+        return found
+
+    def _search(
+        self, upstream: str, requested: str, served: str | None, tier: str
+    ) -> Iterable[tuple[Place, str]]:
+        tiers = dict.fromkeys((tier, ""))
+        for model in dict.fromkeys((served or requested, requested)):
+            for place in places(model, upstream, self._catalogs.get(upstream)):
+                yield from ((place, each) for each in tiers if (place, each) in self._versions)
+
+
+def rate(event: UsageEvent, book: PriceBook) -> UsageEvent:
+    """Put a cost on an event, or leave it unpriced where the book does not know one.
+
+    The price is that of the model and the tier that were served, at the time at which the attempt started.
+    """
+    if event.usage_source is UsageSource.NONE:
+        # Nothing was used, so there is nothing to pay for.
+        return event
+    found = book.find(
+        event.upstream, event.model_requested, event.model_served, event.service_tier, event.started_at
+    )
+    if found is None:
+        return event
+    odd = (*event.anomalies, TIER_ASSUMED) if found.tier_assumed else event.anomalies
+    cost = quote(found.price, event.usage).cost
+    return msgspec.structs.replace(event, cost=cost, price_id=found.price.id, anomalies=odd)
+
+
+def _tier(service_tier: str | None) -> str:
+    return "" if service_tier is None or service_tier in STANDARD_TIERS else service_tier

@@ -1,0 +1,45 @@
+"""The price book in the database: versions are added, and never changed or taken away."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from meter.core.prices import Price
+from meter.store.database import Database
+from meter.store.tables import prices
+
+# These are documents in the database.
+_DOCUMENTS = ("hours", "rates", "long_context")
+
+
+def add(database: Database, versions: Iterable[Price]) -> int:
+    """Add versions, all of them or none; the database numbers them. Returns how many they were."""
+    rows = [_row(version) for version in versions]
+    if rows:
+        with database.write() as connection:
+            connection.execute(sa.insert(prices), rows)
+    return len(rows)
+
+
+def load(database: Database) -> list[Price]:
+    """Return all versions there are, in the order in which they were added."""
+    with database.read_long() as connection:
+        rows = connection.execute(sa.select(prices).order_by(prices.c.id)).mappings().all()
+    return [_price(row) for row in rows]
+
+
+def latest_id(database: Database) -> int:
+    """Return the number of the last version, by which a change of the book is noticed; 0 is an empty one."""
+    with database.read() as connection:
+        return connection.scalar(sa.select(sa.func.max(prices.c.id))) or 0
+
+
+def _row(version: Price) -> dict[str, Any]:
+    values = {name: getattr(version, name) for name in Price.__struct_fields__ if name != "id"}
+    return values | {name: msgspec.to_builtins(values[name]) for name in _DOCUMENTS}
+
+
+def _price(row: sa.RowMapping) -> Price:
+    return msgspec.convert({name: row[name] for name in Price.__struct_fields__}, Price)
