@@ -8,10 +8,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter.toml)),,--sample)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test cases faults check fmt lock clean
+.PHONY: help install install-dev run test cases faults bench-journal check fmt lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## Build .venv with exactly what requirements.lock says
 
@@ -28,6 +28,9 @@ cases: install-dev ## Run every recorded case through the proxy at 200 random sp
 
 faults: install-dev ## Kill, stop, cut and damage everything; SEEDS=5000 by default (long)
 	SEEDS=$(or $(SEEDS),5000) $(BIN)/python -m tests.faults --seeds $(or $(SEEDS),5000)
+
+bench-journal: install-dev ## Print what the journal costs a request, in CPU and in waiting
+	$(BIN)/python -m tests.bench.journal
 
 check: install-dev ## Lint, types, format, and the migrations' consistency
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ def succeeded(status: int) -> bool:
     return 200 <= status < 300  # noqa: PLR2004 (the statuses of success)
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of an attempt before its first byte goes upstream."""
 
     event_id: str

@@ -34,7 +34,7 @@ class UsageSource(StrEnum):
     NONE = "none"
 
 
-class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
+class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One upstream attempt on a metered route. Token counts are normalised and billable."""
 
     event_id: str

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import msgspec
+
 from meter.journal.records import Record, decode
 from meter.journal.segment import Damage, scan
 
@@ -23,7 +25,7 @@ DRAFT = "."
 READ_BYTES = 4 << 20
 
 
-class Position(NamedTuple):
+class Position(msgspec.Struct, frozen=True, order=True, gc=False):
     """A place in a journal: the segment's number and the offset of a record in it."""
 
     segment: int

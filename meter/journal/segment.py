@@ -14,6 +14,7 @@ MARK = b"\xf5MJ\x01"
 PAYLOAD_BYTES_MAX = 1 << 20
 
 _HEAD = struct.Struct("<4sII")
+_LENGTH = struct.Struct("<I")
 
 
 class Frame(NamedTuple):
@@ -34,9 +35,10 @@ class Damage(NamedTuple):
 
 def frame(payload: bytes) -> bytes:
     """Write a payload as a frame."""
-    if len(payload) > PAYLOAD_BYTES_MAX:
-        raise ValueError(f"a record of {len(payload)} bytes is longer than {PAYLOAD_BYTES_MAX}")
-    return _HEAD.pack(MARK, len(payload), _checksum(payload)) + payload
+    length = len(payload)
+    if length > PAYLOAD_BYTES_MAX:
+        raise ValueError(f"a record of {length} bytes is longer than {PAYLOAD_BYTES_MAX}")
+    return _HEAD.pack(MARK, length, _checksum(payload, length)) + payload
 
 
 def scan(data: bytes, start: int = 0) -> Iterator[Frame | Damage]:
@@ -64,7 +66,7 @@ def _frame_at(data: bytes, at: int) -> Frame | None:
     if mark != MARK or length > PAYLOAD_BYTES_MAX or end > len(data):
         return None
     payload = data[at + _HEAD.size : end]
-    return Frame(payload, at, end) if _checksum(payload) == checksum else None
+    return Frame(payload, at, end) if _checksum(payload, length) == checksum else None
 
 
 def _is_torn(data: bytes, at: int) -> bool:
@@ -75,5 +77,5 @@ def _is_torn(data: bytes, at: int) -> bool:
     return bool(mark == MARK and at + _HEAD.size + length > len(data))
 
 
-def _checksum(payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(struct.pack("<I", len(payload))))
+def _checksum(payload: bytes, length: int) -> int:
+    return zlib.crc32(payload, zlib.crc32(_LENGTH.pack(length)))

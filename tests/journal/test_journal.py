@@ -10,7 +10,7 @@ import pytest
 
 from meter.journal.backlog import Backlog, left_open
 from meter.journal.folder import BEGINNING, Entry, Folder, Position
-from meter.journal.journal import Journal
+from meter.journal.journal import INTENT_SYNC_SECONDS, Journal
 from meter.journal.records import Record
 from meter.journal.segment import frame
 from meter.journal.storage import DISK, Storage
@@ -119,6 +119,39 @@ def test_a_settle_waits_for_its_sync(opened: Open, disk: Disk) -> None:
             await finished(second)
             assert first.done()
             assert journal.open_intents == 0
+
+    asyncio.run(run())
+
+
+def test_an_intent_is_synced_soon_and_nobody_waits(opened: Open, disk: Disk) -> None:
+    """Without a settle to take it along, an intent has one sync of its own."""
+
+    async def run() -> None:
+        async with opened(power=True) as journal:
+            journal.intent(make_attempt(1))
+            journal.intent(make_attempt(2))
+            assert disk.synced == []
+            await eventually(lambda: disk.synced)
+            journal.progress(event_id(1), 7)
+            await asyncio.sleep(3 * INTENT_SYNC_SECONDS)
+            assert disk.synced == disk.created
+            assert journal.open_intents == 2
+
+            journal.intent(make_attempt(3))
+            await eventually(lambda: len(disk.synced) == 2)
+
+    asyncio.run(run())
+
+
+def test_an_intent_that_a_settle_took_along_needs_no_sync(opened: Open, disk: Disk) -> None:
+    """Where syncs come often enough by themselves, intents cost none."""
+
+    async def run() -> None:
+        async with opened(power=True) as journal:
+            journal.intent(make_attempt(1))
+            await finished(journal.settle(make_settled(1)))
+            await asyncio.sleep(3 * INTENT_SYNC_SECONDS)
+            assert disk.synced == disk.created
 
     asyncio.run(run())
 
