@@ -29,6 +29,7 @@ from meter.core.keys import Grant, Key, Snapshot, digest
 from meter.datadir import GRANTS_FILE, JOURNAL_FOLDER, save
 from meter.journal.holding import Holding, Options
 from meter.journal.journal import Journal
+from meter.proxy.admission import Admission, allow_models
 from meter.proxy.gate import Gate
 from meter.proxy.pump import Pumps
 from meter.proxy.relay import Accounting, Limits, Local, Relay
@@ -120,6 +121,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
     relay = Relay(
         gate=gate,
+        admission=Admission(steps=(allow_models,)),
         upstreams=upstreams,
         pumps=pumps,
         accounting=_accounting(holding.journal, metrics, rater),
@@ -237,8 +239,7 @@ def _accounting(journal: Journal, metrics: instruments.Metrics, rater: Rater) ->
             log.warning("an attempt was refused: %s", fault)
         raise MeteringUnavailable("The journal has no room to account for this request; try again soon.")
 
-    def settle(settled: UsageEvent, grant: Grant) -> Awaitable[None]:
-        event = rater.rate(settled)
+    def settle(event: UsageEvent, grant: Grant) -> Awaitable[None]:
         safe = journal.settle(event)
         metrics.observe(event, grant.team_name)
         return safe
@@ -247,6 +248,7 @@ def _accounting(journal: Journal, metrics: instruments.Metrics, rater: Rater) ->
         new_id=new_event_id,
         begin=begin,
         progress=journal.progress,
+        rate=rater.rate,
         settle=settle,
         refused=metrics.refuse,
         count_tokens=count_tokens,

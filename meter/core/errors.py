@@ -5,21 +5,29 @@
     │   └── UnsupportedEncoding 415  a compressed request body
     ├── InvalidKey              401  the one answer to every bad credential
     │   └── InvalidAdminToken   the control plane's answer to the same
+    ├── ModelNotAllowed         403  the key's or the team's list of models has another
     ├── NotFound                404  no such route, or no such thing
     ├── MethodNotAllowed        405  the route exists, the method does not
     ├── Conflict                409  it exists already
     ├── RequestTooLarge         413  over body_bytes_max
+    ├── RateLimitExceeded       429  a rate or the concurrency of a key or team; try again
+    ├── InsufficientQuota       429  a budget; trying again does not help
     ├── UpstreamUnreachable     502  no connection, or it broke before the headers
     ├── MeteringUnavailable     503  meter could not account for the request
     └── UpstreamTimeout         504  no headers in time
 
-Each class fixes the status and OpenAI's `type` and `code`; an instance adds the message and the parameter
-it speaks of. Clients are written against OpenAI's error object, so this is the only shape there is:
+Each class fixes the status and OpenAI's `type` and `code`; an instance adds the message, the parameter
+it speaks of, and headers that hold for it alone. Clients are written against OpenAI's error object, so this
+is the only shape there is:
 https://platform.openai.com/docs/guides/error-codes
 """
 
 import json
-from typing import ClassVar
+import math
+from datetime import datetime
+from typing import ClassVar, NamedTuple
+
+Headers = tuple[tuple[str, str], ...]
 
 
 class MeterError(Exception):
@@ -28,12 +36,15 @@ class MeterError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
-    headers: ClassVar[tuple[tuple[str, str], ...]] = ()
+    headers: Headers = ()
+    """Sent with the answer: those of the class, and behind them those of the instance."""
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None, headers: Headers = ()) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        if headers:
+            self.headers = (*type(self).headers, *headers)
 
     def body(self) -> bytes:
         """Return the JSON body: `{"error": {"message", "type", "param", "code"}}`."""
@@ -66,7 +77,7 @@ class InvalidKey(MeterError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
-    headers = (("www-authenticate", "Bearer"),)
+    headers: Headers = (("www-authenticate", "Bearer"),)
 
     def __init__(self) -> None:
         super().__init__(
@@ -81,6 +92,14 @@ class InvalidAdminToken(InvalidKey):
         MeterError.__init__(
             self, "Send the admin token as 'Authorization: Bearer ...'; it lies in the data directory."
         )
+
+
+class ModelNotAllowed(MeterError):
+    """The model is on no list that the key and its team may use."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "model_not_allowed"
 
 
 class NotFound(MeterError):
@@ -113,7 +132,49 @@ class RequestTooLarge(MeterError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
-    headers = (("connection", "close"),)
+    headers: Headers = (("connection", "close"),)
+
+
+class RateLimitExceeded(MeterError):
+    """Too much at once; `retry-after`, in whole seconds, says when there will be room."""
+
+    status = 429
+    type = "rate_limit_exceeded"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_seconds: float, headers: Headers = ()) -> None:
+        retry_after = ("retry-after", str(max(1, math.ceil(retry_after_seconds))))
+        super().__init__(message, headers=(retry_after, *headers))
+
+
+class Quota(NamedTuple):
+    """The numbers of a budget, each with its unit, such as `50 USD`."""
+
+    limit: str
+    spent: str
+    reserved: str
+    needed: str
+    ends_at: datetime | None
+    """The end of the window."""
+
+
+class InsufficientQuota(MeterError):
+    """A budget is used up; whoever tries again before its window ends is refused again.
+
+    OpenAI's clients try a 429 again unless `x-should-retry` says otherwise.
+    """
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    headers: Headers = (("x-should-retry", "false"),)
+
+    def __init__(self, whose: str, quota: Quota) -> None:
+        end = "has no end" if quota.ends_at is None else f"ends at {quota.ends_at.isoformat()}"
+        super().__init__(
+            f"The budget of {whose} does not allow this request: limit {quota.limit}, spent {quota.spent}, "
+            f"reserved {quota.reserved}, and the request may need {quota.needed}. Its window {end}."
+        )
 
 
 class UpstreamUnreachable(MeterError):
@@ -130,7 +191,7 @@ class MeteringUnavailable(MeterError):
     status = 503
     type = "server_error"
     code = "metering_unavailable"
-    headers = (("retry-after", "1"),)
+    headers: Headers = (("retry-after", "1"),)
 
 
 class UpstreamTimeout(MeterError):

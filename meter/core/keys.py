@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from meter.core.limits import Limits
+
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PUBLIC_ID_LENGTH = 12
 # 43 characters of 62 are 256.03 bits.
@@ -35,6 +37,10 @@ class Grant(msgspec.Struct, frozen=True):
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     stream_usage: str | None = None
+    limits: Limits = Limits()
+    """Those of the key, where it has none of its own those of the settings."""
+    team_limits: Limits = Limits()
+    """Those of its team, likewise; a request has to pass both."""
 
     def valid_at(self, now: datetime) -> bool:
         """Say whether the key may be used at `now`; it ends at the instant of expiry."""

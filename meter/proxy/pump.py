@@ -272,11 +272,12 @@ class Pumps:
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, pump: Pump) -> None:
-        """Run a pump in a task of its own."""
+    def start(self, pump: Pump, *, ended: Callable[[], None]) -> None:
+        """Run a pump in a task of its own; `ended` is called at its end, whatever it is."""
         task = asyncio.create_task(pump.run())
         self._running[task] = pump
         task.add_done_callback(self._done)
+        task.add_done_callback(lambda _: ended())
 
     async def drain(self, timeout_seconds: float) -> None:
         """Let the attempts finish; past the time, end what still runs and settle it as interrupted."""

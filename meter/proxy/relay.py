@@ -1,6 +1,6 @@
 """The relay: the ASGI callable of the data listener.
 
-    body -> gate -> pump -> client
+    gate -> body -> admission -> pump -> client
 
 It is plain ASGI rather than a framework's handler: a response has to pass as it is, header by header and
 chunk by chunk.
@@ -34,6 +34,7 @@ from meter.core.keys import Grant
 from meter.core.request import RequestFacts, read_request, read_tags
 from meter.core.splice import include_usage
 from meter.core.stream_usage import ENSURE, mode_for
+from meter.proxy.admission import Admission, Admitted, Candidate
 from meter.proxy.gate import Gate
 from meter.proxy.headers import Pairs, for_client, value_of
 from meter.proxy.protocol import when_sending_closes
@@ -68,7 +69,10 @@ class Accounting(NamedTuple):
     begin: Callable[[Attempt], None]
     """Take note of an attempt before it begins; raises `MeteringUnavailable`."""
     progress: Callable[[str, int], None]
+    rate: Callable[[UsageEvent], UsageEvent]
+    """Put the cost to what was used."""
     settle: Callable[[UsageEvent, Grant], Awaitable[None]]
+    """Write a rated event at once; what it returns is done when the event is safe."""
     refused: Callable[[str], None]
     count_tokens: CountTokens
     estimate_prompt: Callable[[dict[str, Any]], int]
@@ -83,6 +87,7 @@ class Relay:
     """Forwards requests and has every metered one accounted for."""
 
     gate: Gate
+    admission: Admission
     upstreams: tuple[Upstream, ...]
     pumps: Pumps
     accounting: Accounting
@@ -143,16 +148,31 @@ class Relay:
             strips=spliced,
             hangup_grace_seconds=self.limits.hangup_grace_seconds,
         )
-        books = Books(
-            progress=self.accounting.progress,
-            settle=lambda event: self.accounting.settle(event, grant),
-            count_tokens=self.accounting.count_tokens,
-        )
-        self.accounting.begin(attempt)
-        pump = Pump(attempt, plan, books=books, clock=self.clock)
-        self.pumps.start(pump)
+        admitted = await self.admission.admit(Candidate(attempt, grant, facts))
+        pump = self._begin(admitted, plan, grant)
         when_sending_closes(scope, pump.doubt)
         await _hand_on(pump, receive, send)
+
+    def _begin(self, admitted: Admitted, plan: Plan, grant: Grant) -> Pump:
+        """Note the attempt and start it; from here on its pump owns what was taken for it."""
+
+        def settle(event: UsageEvent) -> Awaitable[None]:
+            rated = self.accounting.rate(event)
+            safe = self.accounting.settle(rated, grant)
+            admitted.settled(rated)
+            return safe
+
+        books = Books(
+            progress=self.accounting.progress, settle=settle, count_tokens=self.accounting.count_tokens
+        )
+        try:
+            self.accounting.begin(admitted.attempt)
+            pump = Pump(admitted.attempt, plan, books=books, clock=self.clock)
+            self.pumps.start(pump, ended=admitted.release)
+        except BaseException:
+            admitted.release()
+            raise
+        return pump
 
     async def _pass(self, found: Match, scope: Scope, send: Send) -> None:
         upstream = self.upstreams[-1] if found.model is None else self._upstream(found.model)

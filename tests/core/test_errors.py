@@ -1,19 +1,24 @@
 """Every refusal has a fixed status, type and code, and OpenAI's shape."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
 from meter.core import errors
 from meter.core.errors import (
     Conflict,
+    InsufficientQuota,
     InvalidAdminToken,
     InvalidKey,
     InvalidRequest,
     MeterError,
     MeteringUnavailable,
     MethodNotAllowed,
+    ModelNotAllowed,
     NotFound,
+    Quota,
+    RateLimitExceeded,
     RequestTooLarge,
     UnsupportedEncoding,
     UpstreamTimeout,
@@ -26,10 +31,13 @@ TABLE = [
     (UnsupportedEncoding, 415, "invalid_request_error", "invalid_request_error"),
     (InvalidKey, 401, "invalid_request_error", "invalid_api_key"),
     (InvalidAdminToken, 401, "invalid_request_error", "invalid_api_key"),
+    (ModelNotAllowed, 403, "invalid_request_error", "model_not_allowed"),
     (NotFound, 404, "invalid_request_error", "not_found"),
     (MethodNotAllowed, 405, "invalid_request_error", "method_not_allowed"),
     (Conflict, 409, "invalid_request_error", "conflict"),
     (RequestTooLarge, 413, "invalid_request_error", "request_too_large"),
+    (RateLimitExceeded, 429, "rate_limit_exceeded", "rate_limit_exceeded"),
+    (InsufficientQuota, 429, "insufficient_quota", "insufficient_quota"),
     (UpstreamUnreachable, 502, "upstream_error", "upstream_unreachable"),
     (MeteringUnavailable, 503, "server_error", "metering_unavailable"),
     (UpstreamTimeout, 504, "upstream_error", "upstream_timeout"),
@@ -103,3 +111,35 @@ def test_every_bad_credential_gets_the_same_answer() -> None:
     """Nothing in the answer tells an unknown key from a revoked one: the refusal takes no detail."""
     assert InvalidKey().body() == InvalidKey().body()
     assert b"mtr_..." in InvalidKey().body()
+
+
+def test_headers_of_one_refusal_stand_behind_those_of_its_class() -> None:
+    """What one refusal says in headers is not said by the next of its kind."""
+    refusal = MeteringUnavailable("wait", headers=(("x-why", "full"),))
+
+    assert refusal.headers == (("retry-after", "1"), ("x-why", "full"))
+    assert MeteringUnavailable("wait").headers == (("retry-after", "1"),)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2"), (59.5, "60")]
+)
+def test_retry_after_is_in_whole_seconds_and_never_too_early(seconds: float, header: str) -> None:
+    """The seconds are rounded up, and are at least one."""
+    refusal = RateLimitExceeded("slow down", retry_after_seconds=seconds, headers=(("x-a", "b"),))
+
+    assert refusal.headers == (("retry-after", header), ("x-a", "b"))
+
+
+def test_a_used_up_budget_is_said_in_numbers_and_not_tried_again() -> None:
+    """The message has the limit, what is spent and reserved, what is needed, and when the window ends."""
+    ends_at = datetime(2026, 12, 1, tzinfo=UTC)
+    refusal = InsufficientQuota("team search", Quota("50 USD", "49.9 USD", "0.05 USD", "0.2 USD", ends_at))
+    endless = InsufficientQuota("key k", Quota("5", "5", "0", "1", None))
+
+    assert refusal.message == (
+        "The budget of team search does not allow this request: limit 50 USD, spent 49.9 USD, "
+        "reserved 0.05 USD, and the request may need 0.2 USD. Its window ends at 2026-12-01T00:00:00+00:00."
+    )
+    assert endless.message.endswith("Its window has no end.")
+    assert refusal.headers == (("x-should-retry", "false"),)
