@@ -19,6 +19,7 @@ FLOORS = {
     "metrics": 1,
     "settings": 1,
     "datadir": 1,
+    "pricelist": 1,
     "web": 2,
     "app": 3,
     "supervisor": 3,
@@ -40,6 +41,8 @@ LIBRARY_ROOMS = {
     "click": {"cli"},
     "rich": {"cli"},
     "alembic": {"cli"},
+    "genai_prices": {"pricelist"},
+    "pydantic": set(),
     "msgspec": set(FLOORS),
 }
 CORE_FORBIDDEN = {"os", "time", "asyncio", "socket", "logging", "random", "secrets", "threading"}

@@ -225,6 +225,7 @@ def test_migrations_that_run_at_once_wait_for_each_other(database: Database, tmp
         "METER_DATABASE_URL": database.url.render_as_string(hide_password=False),
         "METER_DATA_DIR": str(tmp_path / "data"),
         "METER_PEPPER": "a pepper that is long enough to be a secret",
+        "METER_PRICES_SEED": "none",
     }
     command_line = [sys.executable, "-m", "meter", "db", "upgrade"]
 

@@ -20,7 +20,7 @@ from litestar import Litestar
 
 from meter import metrics as instruments
 from meter.app.actions import clock, issue_key, new_event_id, register_team
-from meter.app.rating import Rater, keep_fresh
+from meter.app.rating import Rater, keep_fresh, load_first
 from meter.core.attempts import Attempt, interrupted
 from meter.core.errors import MeteringUnavailable
 from meter.core.estimate import count_tokens, estimate_prompt
@@ -116,6 +116,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     )
     gate.take_snapshot(_saved_snapshot(settings))
     rater = Rater(database, settings)
+    await load_first(rater)
     holding = _holding(premises, gate, rater)
     upstreams = _upstreams(settings)
     local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}

@@ -20,6 +20,8 @@ from meter.store.failures import DatabaseUnavailable
 
 # A price is known to every process within twice this time; `meter prices set` leaves so long.
 REFRESH_SECONDS = 2.0
+# How long a start waits for the book, which the first requests need; then the saved one has to do.
+FIRST_LOAD_SECONDS_MAX = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,15 @@ def catalogs(settings: Settings) -> dict[str, str]:
     """Say of each upstream that is a known provider whose price list holds there."""
     found = {entry.name: catalog_of(urlsplit(entry.url).hostname or "") for entry in settings.upstreams}
     return {name: catalog for name, catalog in found.items() if catalog is not None}
+
+
+async def load_first(rater: Rater) -> None:
+    """Load the book for the first requests, unless the database is away or slow."""
+    try:
+        async with asyncio.timeout(FIRST_LOAD_SECONDS_MAX):
+            await asyncio.to_thread(rater.refresh)
+    except (DatabaseUnavailable, TimeoutError) as fault:
+        log.warning("prices are those of the last run, since the database is away: %s", fault)
 
 
 async def keep_fresh(rater: Rater) -> None:

@@ -2,6 +2,8 @@
 
 import click
 
+from meter.app.actions import clock
+from meter.app.seeding import seed
 from meter.cli import opening
 from meter.cli.migrations import STATEMENT_SECONDS, bring_up_to_date, current_revision, head_revision
 
@@ -21,10 +23,12 @@ def db() -> None:
     help="End a statement that takes longer, on PostgreSQL.",
 )
 def upgrade(statement_timeout: float) -> None:
-    """Bring the tables to the version that this meter expects."""
-    with opening.database(opening.settings()) as database:
+    """Bring the tables to the version that this meter expects, and the first prices into them."""
+    settings = opening.settings()
+    with opening.database(settings) as database:
         before = current_revision(database)
         bring_up_to_date(database, statement_timeout)
+        seed(settings, database, clock.now())
         click.echo(f"{before or 'empty'} -> {current_revision(database)}")
 
 

@@ -51,7 +51,7 @@ def serve(config: Path | None, sample: bool, **settings: str | None) -> None:  #
     locks = [claim(folder) for folder in _claimed(configured)]
     credentials, token_is_new = open_credentials(configured)
     with opening.database(configured) as database:
-        first_key = _first_start(database, credentials)
+        first_key = _first_start(configured, database, credentials)
         notes = _Notes(configured, first_key, credentials.admin_token if token_is_new else None)
         with (
             serving.listen(configured.host, configured.port) as data,
@@ -66,7 +66,7 @@ def serve(config: Path | None, sample: bool, **settings: str | None) -> None:  #
                     settings=configured,
                     database=database,
                     credentials=credentials,
-                    prepare=partial(prepare_database, database, credentials),
+                    prepare=partial(prepare_database, configured, database, credentials),
                 )
                 run(partial(serving.serve, premises, listeners))
                 database.checkpoint()
@@ -149,10 +149,10 @@ class _Notes:
         return f"    curl -s {data_url}/v1/chat/completions {headers} -d '{body}'"
 
 
-def _first_start(database: Database, credentials: house.Credentials) -> str | None:
+def _first_start(settings: Settings, database: Database, credentials: house.Credentials) -> str | None:
     """Make the first team and key where there is no team yet; returns the key's secret."""
     try:
-        prepare_database(database, credentials)
+        prepare_database(settings, database, credentials)
         if teams.list_all(database):
             return None
     except DatabaseUnavailable as fault:

@@ -15,6 +15,8 @@ import msgspec
 import uvloop
 
 from meter.app import house, serving
+from meter.app.actions import clock
+from meter.app.seeding import seed
 from meter.cli import opening
 from meter.cli.migrations import bring_up_to_date
 from meter.datadir import ADMIN_TOKEN_FILE, read_or_make
@@ -71,16 +73,17 @@ def work(name: str) -> None:
             settings=settings,
             database=database,
             credentials=credentials,
-            prepare=partial(prepare, database, credentials),
+            prepare=partial(prepare, settings, database, credentials),
             holder=name,
         )
         run(partial(serving.serve, premises, listeners), lifeline=sys.stdin.fileno())
 
 
-def prepare(database: Database, credentials: house.Credentials) -> None:
+def prepare(settings: Settings, database: Database, credentials: house.Credentials) -> None:
     """See to it that the database is what this server works with; raises what is wrong with it."""
     bring_up_to_date(database)
     check_pepper(database, credentials.pepper)
+    seed(settings, database, clock.now())
 
 
 def _inherited(descriptor: int | None) -> socket.socket | None:

@@ -6,6 +6,7 @@
     ├── InvalidKey              401  the one answer to every bad credential
     │   └── InvalidAdminToken   the control plane's answer to the same
     ├── ModelNotAllowed         403  the key's or the team's list of models has another
+    ├── ModelNotPriced          403  nobody knows what the model costs, and the key may not use such models
     ├── NotFound                404  no such route, or no such thing
     ├── MethodNotAllowed        405  the route exists, the method does not
     ├── Conflict                409  it exists already
@@ -24,6 +25,7 @@ https://platform.openai.com/docs/guides/error-codes
 
 import json
 import math
+import shlex
 from datetime import datetime
 from typing import ClassVar, NamedTuple
 
@@ -100,6 +102,21 @@ class ModelNotAllowed(MeterError):
     status = 403
     type = "invalid_request_error"
     code = "model_not_allowed"
+
+
+class ModelNotPriced(MeterError):
+    """A model without a price, asked for with a key that may use priced ones only."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "model_not_priced"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"The model {model!r} has no price, and this key may only use models that have one. "
+            f"An operator sets it: meter prices set {shlex.quote(model)} --prompt USD --completion USD",
+            param="model",
+        )
 
 
 class NotFound(MeterError):

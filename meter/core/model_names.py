@@ -64,6 +64,9 @@ _HOSTS: Mapping[str, str] = {
     "openrouter.ai": OPENROUTER,
 }
 
+# All lists that a name can lead to; prices of any other would never be found.
+CATALOGS = frozenset({*_VENDORS.values(), *_HOSTS.values(), OPENROUTER})
+
 _SNAPSHOT = re.compile(r"-(?:20\d{2}-\d{2}-\d{2}|20\d{6})$")
 
 
@@ -78,6 +81,11 @@ class Place(NamedTuple):
 def catalog_of(host: str) -> str | None:
     """Return the price list of the provider at a host; `None` for gateways and hosts that nobody knows."""
     return _HOSTS.get(host)
+
+
+def vendor_of(prefix: str) -> str | None:
+    """Return the price list of the vendor that a prefix names; `None` where nobody knows it."""
+    return _VENDORS.get(prefix)
 
 
 def places(model: str, upstream: str, catalog: str | None) -> Iterator[Place]:
@@ -102,6 +110,11 @@ def _lists(model: str) -> Iterator[tuple[str, str]]:
     yield OPENROUTER, model
 
 
+def without_date(model: str) -> str:
+    """Leave off the date of a snapshot."""
+    return _SNAPSHOT.sub("", model)
+
+
 def _spellings(model: str) -> tuple[str, ...]:
-    undated = _SNAPSHOT.sub("", model)
+    undated = without_date(model)
     return (model,) if undated == model else (model, undated)

@@ -15,7 +15,7 @@ Any other kind that was used and has no price leaves the whole event without one
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
@@ -41,6 +41,8 @@ TIER_ASSUMED = "tier_assumed_standard"
 # A book remembers where it found the prices of this many names, most of which clients have made up.
 NAMES_REMEMBERED_MAX = 10_000
 MINUTES_OF_DAY = 24 * 60
+# What holds from here on holds for everything that was ever metered.
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,7 +209,7 @@ class PriceBook:
         self, upstream: str, requested: str, served: str | None, service_tier: str | None, when: datetime
     ) -> Found | None:
         """Find the price that counts at an instant in UTC: of the model that answered, else of the other."""
-        tier = _tier(service_tier)
+        tier = tier_of(service_tier)
         for place, found_tier in self._where(upstream, requested, served, tier):
             for price in self._versions[place, found_tier]:
                 if price.holds(when):
@@ -217,6 +219,10 @@ class PriceBook:
     def knows(self, upstream: str, model: str, when: datetime) -> bool:
         """Say whether a requested model has a price."""
         return self.find(upstream, model, None, None, when) is not None
+
+    def ever_priced(self, upstream: str, model: str) -> bool:
+        """Say whether there is any version for a model, of whatever time."""
+        return bool(self._where(upstream, model, None, ""))
 
     @property
     def names_remembered(self) -> int:
@@ -261,5 +267,6 @@ def rate(event: UsageEvent, book: PriceBook) -> UsageEvent:
     return msgspec.structs.replace(event, cost=cost, price_id=found.price.id, anomalies=odd)
 
 
-def _tier(service_tier: str | None) -> str:
+def tier_of(service_tier: str | None) -> str:
+    """Return a tier as the book names it: empty is the standard one."""
     return "" if service_tier is None or service_tier in STANDARD_TIERS else service_tier

@@ -32,8 +32,10 @@ from meter.settings.values import (
     as_path,
     as_port,
     as_positive,
+    as_prices_seed,
     as_secret,
     as_text,
+    as_unpriced,
 )
 
 __all__ = [
@@ -85,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     durability: str
     journal_bytes_max: int
     grants_stale_seconds_max: float
+    prices_seed: str
+    unpriced: str
 
     @property
     def sqlite_path(self) -> Path | None:
@@ -183,6 +187,18 @@ SETTINGS: tuple[Setting, ...] = (
         as_number,
         "86400",
         "How long known keys go on while the database is away.",
+    ),
+    Setting(
+        "prices_seed",
+        as_prices_seed,
+        "genai-prices",
+        "Where the first prices are from: `genai-prices` (the Python package) or `none`.",
+    ),
+    Setting(
+        "unpriced",
+        as_unpriced,
+        "allow",
+        "What becomes of requests for models without a price: `allow`, `block` (403).",
     ),
 )
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from meter.core.unpriced import POLICIES as UNPRICED_POLICIES
+
 CONFIG_FILE = "meter.toml"
 SQLITE_PREFIX = "sqlite:///"
 DATABASE_PREFIXES = (SQLITE_PREFIX, "postgresql://", "postgresql+psycopg://")
@@ -85,4 +87,18 @@ def as_durability(value: str) -> str:
     """Read what an event has to survive."""
     if value not in {"power", "crash"}:
         raise ValueError("must be power or crash")
+    return value
+
+
+def as_prices_seed(value: str) -> str:
+    """Read where the first prices are from."""
+    if value not in {"genai-prices", "none"}:
+        raise ValueError("must be genai-prices or none")
+    return value
+
+
+def as_unpriced(value: str) -> str:
+    """Read what becomes of requests for models without a price."""
+    if value not in UNPRICED_POLICIES:
+        raise ValueError("must be allow or block")
     return value

@@ -14,13 +14,36 @@ from meter.store.tables import prices
 _DOCUMENTS = ("hours", "rates", "long_context")
 
 
+# Any number that nothing else on the server locks: "prices" in ASCII.
+_LOCK = int.from_bytes(b"prices")
+
+
 def add(database: Database, versions: Iterable[Price]) -> int:
     """Add versions, all of them or none; the database numbers them. Returns how many they were."""
     rows = [_row(version) for version in versions]
     if rows:
         with database.write() as connection:
+            _lock(connection)
             connection.execute(sa.insert(prices), rows)
     return len(rows)
+
+
+def add_first(database: Database, versions: Iterable[Price], package: str) -> int:
+    """Add versions of a package unless it has some here; returns how many were added."""
+    rows = [_row(version) for version in versions]
+    with database.write() as connection:
+        # Two servers that start on one database may both have found none.
+        _lock(connection)
+        if not rows or connection.scalar(_any_of(package)):
+            return 0
+        connection.execute(sa.insert(prices), rows)
+    return len(rows)
+
+
+def knows_package(database: Database, package: str) -> bool:
+    """Say whether there are versions of a package, of whatever version of it."""
+    with database.read() as connection:
+        return bool(connection.scalar(_any_of(package)))
 
 
 def load(database: Database) -> list[Price]:
@@ -34,6 +57,20 @@ def latest_id(database: Database) -> int:
     """Return the number of the last version, by which a change of the book is noticed; 0 is an empty one."""
     with database.read() as connection:
         return connection.scalar(sa.select(sa.func.max(prices.c.id))) or 0
+
+
+def _lock(connection: sa.Connection) -> None:
+    """Let versions be added by one after the other.
+
+    A number that is given out first must not appear last: whoever has seen the higher one looks for no lower.
+    SQLite has one writer as it is.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+
+
+def _any_of(package: str) -> sa.Select[tuple[bool]]:
+    return sa.select(sa.exists().where(prices.c.source.startswith(f"{package} ", autoescape=True)))
 
 
 def _row(version: Price) -> dict[str, Any]:
