@@ -67,6 +67,13 @@ class _Series(NamedTuple):
     source_tokens: Counter
 
 
+class _Compared(NamedTuple):
+    """Dollars of the same attempts: what their difference comes to is drift."""
+
+    cost: Counter
+    upstream_cost: Counter
+
+
 class Metrics:
     """What is counted; it starts from zero with the server, as Prometheus expects."""
 
@@ -75,6 +82,7 @@ class Metrics:
         self._directory = os.environ.get(_DIRECTORY_VARIABLE)
         self._models: set[str] = set()
         self._series: dict[tuple[str, str, Outcome, UsageSource, bool], _Series] = {}
+        self._compared: dict[str, _Compared] = {}
         self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
         by_model = ("team", "model")
         self._requests = self._counter("meter_requests", "Upstream attempts.", (*by_model, "outcome"))
@@ -84,6 +92,12 @@ class Metrics:
             (*by_model, "kind"),
         )
         self._cost = self._counter("meter_cost_usd", "Cost of what has a price.", by_model)
+        self._compared_cost = self._counter(
+            "meter_compared_cost_usd", "Our cost of attempts whose cost the upstream reports.", ("model",)
+        )
+        self._compared_upstream_cost = self._counter(
+            "meter_compared_upstream_cost_usd", "The upstream's cost of the same attempts.", ("model",)
+        )
         self._unpriced = self._counter("meter_unpriced", "Attempts whose cost is unknown.", by_model)
         self._sources = self._counter(
             "meter_usage_source", "Attempts by origin of their counts.", ("source",)
@@ -112,8 +126,8 @@ class Metrics:
 
     def observe(self, event: UsageEvent, team: str) -> None:
         """Count one settled event."""
-        cost = event.cost
-        labels = (team, self._model(event), event.outcome, event.usage_source, cost is not None)
+        cost, model = event.cost, self._model(event)
+        labels = (team, model, event.outcome, event.usage_source, cost is not None)
         series = self._series.get(labels) or self._look_up(labels)
         series.requests.inc()
         counts = (
@@ -127,6 +141,10 @@ class Metrics:
             if count:
                 tokens.inc(count)
         series.cost.inc(1 if cost is None else cost / PICODOLLARS_PER_USD)
+        if cost is not None and event.upstream_cost is not None:
+            compared = self._compared.get(model) or self._look_up_compared(model)
+            compared.cost.inc(cost / PICODOLLARS_PER_USD)
+            compared.upstream_cost.inc(event.upstream_cost / PICODOLLARS_PER_USD)
         series.source.inc()
         series.source_tokens.inc(event.total_tokens)
         for anomaly in event.anomalies:
@@ -179,6 +197,12 @@ class Metrics:
             cost=(self._cost if priced else self._unpriced).labels(team, model),
             source=self._sources.labels(source),
             source_tokens=self._source_tokens.labels(source),
+        )
+        return found
+
+    def _look_up_compared(self, model: str) -> _Compared:
+        found = self._compared[model] = _Compared(
+            self._compared_cost.labels(model), self._compared_upstream_cost.labels(model)
         )
         return found
 

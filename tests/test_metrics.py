@@ -104,6 +104,22 @@ def test_an_unpriced_event_is_counted_as_such() -> None:
     assert value(metrics, "meter_cost_usd_total", team=TEAM, model="m") == 0
 
 
+def test_costs_that_both_sides_tell_are_compared() -> None:
+    """Where the upstream tells a cost and so do we, both are counted by model, and nowhere else."""
+    metrics = Metrics()
+
+    metrics.observe(make(cost=10**12, upstream_cost=15 * 10**11), TEAM)
+    metrics.observe(make(cost=0, upstream_cost=10**12), "another")
+    for cost, upstream_cost in ((10**12, None), (None, 10**12), (None, None)):
+        metrics.observe(make(cost=cost, upstream_cost=upstream_cost), TEAM)
+    metrics.observe(make("never-answered", cost=10**12, upstream_cost=0, status=500), TEAM)
+
+    assert value(metrics, "meter_compared_cost_usd_total", model="m") == 1
+    assert value(metrics, "meter_compared_upstream_cost_usd_total", model="m") == 2.5
+    assert value(metrics, "meter_compared_cost_usd_total", model=OTHER) == 1
+    assert value(metrics, "meter_compared_cost_usd_total", model="never-answered") is None
+
+
 @pytest.mark.parametrize("outcome", Outcome)
 def test_outcomes_are_labels_by_value(outcome: Outcome) -> None:
     """Every outcome is a label by the name that the ledger has for it."""

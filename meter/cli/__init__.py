@@ -6,7 +6,7 @@ import sys
 import click
 
 from meter import __version__
-from meter.cli import db, keys, report, serve, teams, verify, work
+from meter.cli import db, keys, reconcile, report, serve, teams, verify, work
 from meter.core.errors import MeterError
 from meter.datadir import InUseError
 from meter.settings import ConfigurationError
@@ -22,7 +22,16 @@ def meter() -> None:
     """Meter every token that passes between your programs and an OpenAI-compatible API."""
 
 
-for command in (serve.serve, work.work, keys.keys, teams.teams, report.report, verify.verify, db.db):
+for command in (
+    serve.serve,
+    work.work,
+    keys.keys,
+    teams.teams,
+    report.report,
+    reconcile.reconcile,
+    verify.verify,
+    db.db,
+):
     meter.add_command(command)
 
 

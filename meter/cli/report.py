@@ -10,6 +10,7 @@ from rich.table import Table
 
 from meter.app.actions import clock
 from meter.cli import opening
+from meter.cli.cells import as_text
 from meter.core.reports import (
     COLUMNS,
     GROUPS,
@@ -30,10 +31,9 @@ _SHOWN = (
     ("completion_tokens", "completion"),
     ("reasoning_tokens", "reasoning"),
     ("cost_usd", "cost USD"),
+    ("drift_usd", "drift USD"),
     ("estimated", "estimated"),
 )
-# A spreadsheet runs a cell that begins with one of these as a formula.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 @click.command()
@@ -64,11 +64,7 @@ def _print_csv(found: Report) -> None:
         values = columns(row.sums)
         cost = values["cost_usd"]
         cells = values | {"cost_usd": "" if cost is None else cost}
-        writer.writerow([*(_as_text(row.group[name]) for name in groups), *cells.values()])
-
-
-def _as_text(value: str) -> str:
-    return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
+        writer.writerow([*(as_text(row.group[name]) for name in groups), *cells.values()])
 
 
 def _print_table(found: Report) -> None:
@@ -77,7 +73,7 @@ def _print_table(found: Report) -> None:
     for name in found.question.by:
         footer = "total" if name == found.question.by[0] else ""
         table.add_column(name, footer=footer, overflow="fold")
-    for (_, heading), cell in zip(_SHOWN, total, strict=True):
+    for (_, heading), cell in zip(_shown(found), total, strict=True):
         table.add_column(heading, footer=cell, justify="right")
     for at, row in enumerate(found.rows):
         table.add_row(*(row.group[name] for name in found.question.by), *_cells(found, at))
@@ -91,7 +87,15 @@ def _cells(found: Report, at: int | None) -> list[str]:
     values["cost_usd"] = "unpriced" if cost is None else cost
     if cost is not None and sums.unpriced_requests:
         values["cost_usd"] += f" + {sums.unpriced_requests} unpriced"
-    return [f"{values[name]:,}" if isinstance(values[name], int) else values[name] for name, _ in _SHOWN]
+    return [
+        f"{values[name]:,}" if isinstance(values[name], int) else values[name] for name, _ in _shown(found)
+    ]
+
+
+def _shown(found: Report) -> list[tuple[str, str]]:
+    """Leave drift out where no upstream has told what it charges."""
+    told = any(row.sums.upstream_cost for row in found.rows)
+    return [column for column in _SHOWN if told or column[0] != "drift_usd"]
 
 
 def _group_columns(found: Report) -> list[str]:

@@ -76,7 +76,11 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     price_id: int | None = None
     """The version of the price that it was rated by; one that did not price all of it leaves no cost."""
     upstream_cost: int | None = None
-    """Picodollars, as the upstream reports it."""
+    """Picodollars, as the upstream reports it.
+
+    Of a correction, what it adds to the costs that are compared: the event's own if that had no price until
+    then, 0 if it had one, `None` if the upstream told no cost.
+    """
     upstream_cost_source: str | None = None
     ttfb_ms: int | None = None
     """From the request's arrival at the upstream to its headers."""

@@ -60,7 +60,7 @@ def find(database: Database, event_id: str) -> UsageEvent | None:
     with database.read() as connection:
         query = sa.select(usage_events).where(usage_events.c.event_id == exact)
         row = connection.execute(query).mappings().first()
-    return None if row is None else _event(row)
+    return None if row is None else read_event(row)
 
 
 def _insert_staged(database: Database) -> sa.Executable:
@@ -86,10 +86,11 @@ def _fold_into_rollup(database: Database, connection: sa.Connection, events: Ite
 def _stored_events(connection: sa.Connection) -> Iterator[UsageEvent]:
     query = sa.select(usage_events).execution_options(yield_per=EVENTS_PER_FETCH)
     for row in connection.execute(query).mappings():
-        yield _event(row)
+        yield read_event(row)
 
 
-def _event(row: sa.RowMapping) -> UsageEvent:
+def read_event(row: sa.RowMapping) -> UsageEvent:
+    """Read a row of the ledger."""
     values = {name: row[name] for name in UsageEvent.__struct_fields__}
     values["outcome"] = Outcome(row["outcome"])
     values["usage_source"] = UsageSource(row["usage_source"])

@@ -24,10 +24,14 @@ _COST_PART = 10**6
 PERIODS_IN_A_STATEMENT_MAX = 5_000
 
 
-def answer(database: Database, question: Question) -> Report:
-    """Answer a question from one consistent state of the database."""
-    from_ledger = set(question.by) & set(LEDGER_GROUPS)
-    source = _ledger_lines() if from_ledger else sa.select(usage_15m).subquery()
+def answer(database: Database, question: Question, *, as_started: bool = False) -> Report:
+    """Answer a question from one consistent state of the database.
+
+    `as_started` counts what belongs to a closed month in that month all the same; this takes the ledger,
+    and can group by `service_tier` too.
+    """
+    from_ledger = as_started or set(question.by) & set(LEDGER_GROUPS)
+    source = _ledger_lines(as_started=as_started) if from_ledger else sa.select(usage_15m).subquery()
     with database.read_long() as connection:
         total = (
             connection.execute(sa.select(*_sums(source)).where(_within(source, question))).mappings().one()
@@ -148,17 +152,19 @@ def _by_single_tag(rows: Iterable[Row]) -> list[Row]:
     return list(added.values())
 
 
-def _ledger_lines() -> sa.Subquery:
-    """Show every entry as the line of the rollup that it would be, with its end user and tags."""
+def _ledger_lines(*, as_started: bool = False) -> sa.Subquery:
+    """Show every entry as the line of the rollup that it would be, with its end user, tags and tier."""
     event = usage_events.c
+    counted = event.started_at if as_started else sa.func.coalesce(event.counted_at, event.started_at)
     return sa.select(
-        sa.func.coalesce(event.counted_at, event.started_at).label("bucket"),
+        counted.label("bucket"),
         event.team_id,
         event.key_id,
         event.upstream,
         sa.func.coalesce(event.model_served, event.model_requested).label("model"),
         sa.func.coalesce(event.end_user, _NOBODY).label("user"),
         sa.cast(event.tags, sa.Text).label("tag"),
+        sa.func.coalesce(event.service_tier, _NOBODY).label("service_tier"),
         *(value.label(name) for name, value in _counted().items()),
     ).subquery()
 

@@ -244,6 +244,23 @@ def test_a_report_as_a_table(books: Path) -> None:
     assert ["total", "3", "30", "0", "15", "0", "0.000123000001", "+", "1", "unpriced", "33.3%"] in lines
 
 
+def test_drift_is_shown_where_upstreams_tell_costs(data_dir: Path) -> None:
+    """The table has a column for what upstreams charge beyond our cost, if any of them tells it."""
+    own = make(1, cost=1_000_000)
+    told = make(2, model_served="told", cost=1_000_000, upstream_cost=3_000_000)
+
+    write(data_dir, own)
+    before = succeed(data_dir, "report", "--by", "model", *OCTOBER)
+    write(data_dir, told)
+    after = succeed(data_dir, "report", "--by", "model", *OCTOBER)
+
+    assert "drift" not in before
+    lines = [line.split() for line in after.splitlines() if line.strip()]
+    assert ["model", "1", "10", "0", "5", "0", "0.000001", "0.000000", "0.0%"] in lines
+    assert ["told", "1", "10", "0", "5", "0", "0.000001", "0.000002", "0.0%"] in lines
+    assert ["total", "2", "20", "0", "10", "0", "0.000002", "0.000002", "0.0%"] in lines
+
+
 def test_a_report_by_day_in_a_zone(books: Path) -> None:
     """Bounds and days are those of the zone."""
     arguments = ("--by", "day", "--tz", "Asia/Kolkata", "--since", "2026-10-21", "--until", "2026-10-22")

@@ -9,7 +9,7 @@ import pytest
 
 from meter.core.events import UsageEvent
 from meter.core.period import zone
-from meter.core.reports import GROUPS, LEDGER_GROUPS, Question, Report, cost_usd
+from meter.core.reports import GROUPS, LEDGER_GROUPS, Question, Report, columns, cost_usd
 from meter.core.rollup import Sums, fold
 from meter.store import ledger, reports
 from meter.store.database import Database
@@ -264,6 +264,34 @@ def test_an_unknown_cost_is_no_zero(database: Database, by: tuple[str, ...]) -> 
     found = {row.group[by[0]]: (cost_usd(row.sums), row.sums.unpriced_requests) for row in report.rows}
     assert found == {"t1": (None, 1), "t2": ("0.000000", 0), "t3": ("0.000000000007", 1)}
     assert report.total.unpriced_tokens == 8
+
+
+@pytest.mark.parametrize("by", [("model",), ("user",)])
+def test_drift_is_of_what_both_sides_price(database: Database, by: tuple[str, ...]) -> None:
+    """Drift is theirs less ours over the events that have both, also after corrections of either kind."""
+    first = event_at("2026-10-21", prompt_tokens=1, cost=100, upstream_cost=130)
+    unpriced = event_at("2026-10-21", prompt_tokens=2, upstream_cost=50)
+    silent = event_at("2026-10-21", prompt_tokens=3, cost=7)
+
+    def drift() -> tuple[int, int, int, str]:
+        total = ask(database, *by).total
+        return (
+            total.upstream_cost,
+            total.compared_cost,
+            total.compared_upstream_cost,
+            columns(total)["drift_usd"],
+        )
+
+    ledger.append(database, [first, unpriced, silent], NOW)
+    as_recorded = drift()
+    dearer = event_at("2026-10-21", corrects_id=first.event_id, cost=20, upstream_cost=0)
+    priced = event_at("2026-10-21", corrects_id=unpriced.event_id, cost=60, priced_tokens=2, upstream_cost=50)
+    other = event_at("2026-10-21", corrects_id=silent.event_id, cost=1)
+    ledger.append(database, [dearer, priced, other], NOW)
+
+    assert as_recorded == (180, 100, 130, "0.00000000003")
+    assert drift() == (180, 180, 180, "0.000000")
+    assert ledger.verify(database) == []
 
 
 def test_names_stand_for_ids(database: Database) -> None:
