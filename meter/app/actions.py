@@ -1,34 +1,78 @@
 """What the command line and the admin API both do: the same functions, with time and randomness put in."""
 
+import getpass
+import os
 import secrets
+import socket
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from meter.core.access import ACTOR_LENGTH_MAX
+from meter.core.audit import Signature
 from meter.core.clock import Clock
 from meter.core.events import uuid7
-from meter.core.keys import Key, Minting, mint_id
+from meter.core.keys import Key, Minting, mint_id, to_come
 from meter.core.teams import Team, check_name
-from meter.store import keys, teams
+from meter.core.tokens import Terms, Token, checked
+from meter.store import keys, teams, tokens
 from meter.store.database import Database
 
 clock = Clock(now=lambda: datetime.now(UTC), monotonic=time.monotonic)
 
 
-def register_team(database: Database, name: str) -> Team:
+def signed(actor: str) -> Signature:
+    """Sign a change that is made now."""
+    return Signature(actor[:ACTOR_LENGTH_MAX], clock.now())
+
+
+def command_line() -> str:
+    """Name whoever runs a command, for the audit log."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        # In many containers the user has no name.
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+def register_team(database: Database, actor: str, name: str) -> Team:
     """Make a team."""
-    return teams.create(database, team_id=mint_id(secrets.choice), name=check_name(name), now=clock.now())
+    return teams.create(database, team_id=mint_id(secrets.choice), name=check_name(name), by=signed(actor))
 
 
 def issue_key(
-    database: Database, pepper: bytes, team: str, name: str | None, expires_at: datetime | None
+    database: Database, pepper: bytes, actor: str, team: str, name: str | None, expires_at: datetime | None
 ) -> tuple[Key, str]:
     """Make a key; returns it with its secret."""
-    now = clock.now()
-    if expires_at is not None and (expires_at.tzinfo is None or expires_at <= now):
-        raise ValueError("'expires_at' must be a time to come, with its offset from UTC")
-    minting = Minting(secrets.choice, now, pepper)
-    checked = None if name is None else check_name(name)
-    return keys.issue(database, team=team, name=checked, expires_at=expires_at, minting=minting)
+    by = signed(actor)
+    return keys.issue(
+        database,
+        team=team,
+        name=None if name is None else check_name(name),
+        expires_at=to_come(expires_at, by.at),
+        minting=Minting(secrets.choice, pepper),
+        by=by,
+    )
+
+
+def rotate_key(
+    database: Database, pepper: bytes, actor: str, reference: str, grace: timedelta
+) -> tuple[Key, str]:
+    """Make a key's successor; returns it with its secret."""
+    minting = Minting(secrets.choice, pepper)
+    return keys.rotate(database, reference, grace=grace, minting=minting, by=signed(actor))
+
+
+def issue_token(database: Database, pepper: bytes, actor: str, terms: Terms) -> tuple[Token, str]:
+    """Make a token of the control plane; returns it with its secret."""
+    by = signed(actor)
+    minting = Minting(secrets.choice, pepper)
+    return tokens.issue(database, checked(terms, by.at), minting=minting, by=by)
+
+
+def revoke_token(database: Database, actor: str, reference: str) -> Token:
+    """End a token."""
+    return tokens.revoke(database, reference, signed(actor))
 
 
 def new_event_id() -> str:

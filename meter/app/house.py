@@ -19,13 +19,15 @@ import msgspec
 from litestar import Litestar
 
 from meter import metrics as instruments
-from meter.app.actions import clock, issue_key, new_event_id, register_team
+from meter.app.actions import clock, new_event_id
+from meter.app.control import Credentials, Desk
+from meter.app.control import control as build_control
 from meter.app.rating import Rater, keep_fresh, load_first
 from meter.core.attempts import Attempt, interrupted
 from meter.core.errors import MeteringUnavailable
 from meter.core.estimate import count_tokens, estimate_prompt
 from meter.core.events import UsageEvent
-from meter.core.keys import Grant, Key, Snapshot, digest
+from meter.core.keys import Grant, Snapshot, digest
 from meter.datadir import GRANTS_FILE, JOURNAL_FOLDER, save
 from meter.journal.holding import Holding, Options
 from meter.journal.journal import Journal
@@ -36,30 +38,18 @@ from meter.proxy.relay import Accounting, Limits, Local, Relay
 from meter.proxy.sample import SampleTransport
 from meter.proxy.upstream import Timeouts, Upstream
 from meter.settings import Settings, UpstreamSettings
-from meter.store import keys, ledger, partitions, teams
+from meter.store import keys, ledger, partitions
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable, RowRefused
-from meter.web.access import guard
-from meter.web.application import build as build_control
-from meter.web.keys import Keys
-from meter.web.system import Scrape
-from meter.web.teams import Teams
 
 SAMPLE = UpstreamSettings(name="sample", url="https://sample.invalid/v1")
 CONNECTIONS_KEPT_MAX = 200
 LOOK_UPS_AT_ONCE_MAX = 4
+TOKEN_LOOK_UPS_AT_ONCE_MAX = 2
 # From here on the ledger's being behind is worth telling a load balancer.
 LATE_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Credentials:
-    """The secrets that a server runs with."""
-
-    pepper: bytes
-    admin_token: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +121,16 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         local=local,
         stopping=stopping.is_set,
     )
-    control = _control(settings, database, credentials, metrics)
+    token_look_ups = ThreadPoolExecutor(TOKEN_LOOK_UPS_AT_ONCE_MAX, thread_name_prefix="token-look-up")
+    desk = Desk(
+        settings=settings,
+        database=database,
+        credentials=credentials,
+        look_ups=token_look_ups,
+        render_metrics=metrics.render,
+        metrics_content_type=instruments.CONTENT_TYPE,
+    )
+    control = build_control(desk)
     house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding, stopping=stopping)
     local["/health/ready"] = house.readiness
     _show(metrics, pumps, holding)
@@ -145,6 +144,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         await pumps.drain(0)
         await gate.aclose()
         look_ups.shutdown()
+        token_look_ups.shutdown()
         await asyncio.gather(*(upstream.aclose() for upstream in upstreams))
         # The journal is written by this thread alone, so it is also closed by it; nobody waits any more.
         holding.close()
@@ -255,24 +255,3 @@ def _accounting(journal: Journal, metrics: instruments.Metrics, rater: Rater) ->
         count_tokens=count_tokens,
         estimate_prompt=estimate_prompt,
     )
-
-
-def _control(
-    settings: Settings, database: Database, credentials: Credentials, metrics: instruments.Metrics
-) -> Litestar:
-    def list_keys(team: str | None) -> list[Key]:
-        team_id = None if team is None else teams.find(database, team).id
-        return keys.list_all(database, team_id=team_id)
-
-    services = {
-        "teams": Teams(partial(register_team, database), partial(teams.list_all, database)),
-        "keys": Keys(
-            partial(issue_key, database, credentials.pepper),
-            list_keys,
-            lambda reference: keys.revoke(database, reference, clock.now()),
-            lambda reference, mode: keys.change(database, reference, stream_usage=mode),
-        ),
-        "scrape": Scrape(metrics.render, instruments.CONTENT_TYPE),
-    }
-    hosts = (*settings.admin_hosts, settings.admin_host)
-    return build_control(guard=guard(credentials.admin_token, hosts), services=services)

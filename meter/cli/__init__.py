@@ -6,7 +6,7 @@ import sys
 import click
 
 from meter import __version__
-from meter.cli import db, keys, reconcile, report, serve, teams, verify, work
+from meter.cli import audit, db, keys, reconcile, report, serve, teams, tokens, verify, work
 from meter.core.errors import MeterError
 from meter.datadir import InUseError
 from meter.settings import ConfigurationError
@@ -27,8 +27,10 @@ for command in (
     work.work,
     keys.keys,
     teams.teams,
+    tokens.tokens,
     report.report,
     reconcile.reconcile,
+    audit.audit,
     verify.verify,
     db.db,
 ):

@@ -1,16 +1,15 @@
 """`meter keys`."""
 
-from datetime import datetime
+from datetime import timedelta
 
 import click
 import msgspec
 from rich import box
 from rich.table import Table
 
-from meter.app.actions import clock, issue_key
-from meter.cli import opening
-from meter.core.keys import Key
-from meter.core.period import after
+from meter.app.actions import clock, command_line, issue_key, rotate_key, signed
+from meter.cli import opening, shown
+from meter.core.period import after, parse_duration
 from meter.core.stream_usage import MODES
 from meter.store import keys as store
 from meter.store import teams
@@ -20,7 +19,7 @@ from meter.web.keys import issued
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke keys."""
+    """Make, list, rotate and revoke keys."""
 
 
 @keys.command()
@@ -36,7 +35,7 @@ def create(team: str, name: str | None, expires: str | None, as_json: bool) -> N
         pepper = opening.pepper(configured)
         # A key under another pepper than the servers' would never work.
         check_pepper(database, pepper)
-        key, secret = issue_key(database, pepper, team, name, expires_at)
+        key, secret = issue_key(database, pepper, command_line(), team, name, expires_at)
     if as_json:
         click.echo(msgspec.json.encode(issued(key, secret)))
     else:
@@ -52,9 +51,32 @@ def list_all(team: str | None) -> None:
         found = store.list_all(database, team_id=team_id)
     table = Table("id", "name", "team", "created", "expires", "state", box=box.SIMPLE_HEAD)
     for key in found:
-        times = (_time(key.created_at), _time(key.expires_at))
-        table.add_row(key.id, key.name, key.team, *times, _state(key))
+        times = (shown.time(key.created_at), shown.time(key.expires_at))
+        state = shown.state(key.expires_at, key.revoked_at, clock.now())
+        table.add_row(key.id, key.name, key.team, *times, state)
     opening.console().print(table)
+
+
+@keys.command()
+@click.argument("key")
+@click.option("--grace", default="24h", show_default=True, help="How long the old one goes on: 24h, 7d, 0h.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
+def rotate(key: str, grace: str, as_json: bool) -> None:  # noqa: FBT001 (click's flag)
+    """Make the successor of a key, by its id or name; the old one ends after the grace.
+
+    The new key has the name and the settings of the old one, and lasts as long as that was made for.
+    """
+    configured = opening.settings()
+    with opening.existing_database(configured) as database:
+        pepper = opening.pepper(configured)
+        check_pepper(database, pepper)
+        made, secret = rotate_key(database, pepper, command_line(), _reference(key), _grace(grace))
+        old = store.find(database, made.rotated_from or "")
+    if as_json:
+        click.echo(msgspec.json.encode(issued(made, secret)))
+    else:
+        click.echo(f"{secret}\nKey {made.name} of team {made.team}. Keep it now: it is not shown again.")
+        click.echo(f"The old one ({old.id}) ends at {shown.time(old.expires_at)}.")
 
 
 @keys.command()
@@ -62,7 +84,7 @@ def list_all(team: str | None) -> None:
 def revoke(key: str) -> None:
     """End a key, by its id or name; requests with it are refused within five seconds."""
     with opening.existing_database(opening.settings()) as database:
-        revoked = store.revoke(database, _reference(key), clock.now())
+        revoked = store.revoke(database, _reference(key), signed(command_line()))
     click.echo(f"key {revoked.name} ({revoked.id}) of team {revoked.team} is revoked")
 
 
@@ -78,21 +100,13 @@ def change(key: str, stream_usage: str) -> None:
     """Change a key, by its id or name; it takes effect within five seconds."""
     mode = None if stream_usage == "default" else stream_usage
     with opening.existing_database(opening.settings()) as database:
-        changed = store.change(database, _reference(key), stream_usage=mode)
+        changed = store.change(database, _reference(key), {"stream_usage": mode}, signed(command_line()))
     click.echo(f"key {changed.name} ({changed.id}): stream usage {stream_usage}")
 
 
+def _grace(text: str) -> timedelta:
+    return timedelta() if text.rstrip("mhdw") == "0" else parse_duration(text)
+
+
 def _reference(text: str) -> str:
-    # Whoever pastes a whole key means the key; its secret part is of no use here.
-    return text.split("_")[1] if text.startswith("mtr_") and text.count("_") > 1 else text
-
-
-def _time(instant: datetime | None) -> str:
-    return "-" if instant is None else instant.isoformat(timespec="minutes")
-
-
-def _state(key: Key) -> str:
-    if key.revoked_at is not None:
-        return "revoked"
-    expired = key.expires_at is not None and key.expires_at <= clock.now()
-    return "expired" if expired else "in use"
+    return shown.public_id(text, "mtr_")

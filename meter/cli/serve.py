@@ -15,6 +15,7 @@ import msgspec
 
 from meter import metrics
 from meter.app import actions, house, serving
+from meter.app.control import Credentials
 from meter.cli import opening
 from meter.cli.work import Options, Orders, open_credentials, run, set_up_logging
 from meter.cli.work import prepare as prepare_database
@@ -27,6 +28,8 @@ from meter.supervisor import Program, Supervisor
 
 log = logging.getLogger(__name__)
 
+# Whom the audit log names for them.
+FIRST_START = "first start"
 FIRST_TEAM = "default"
 FIRST_KEY = "first"
 METRICS_DIRECTORY = "metrics"
@@ -149,7 +152,7 @@ class _Notes:
         return f"    curl -s {data_url}/v1/chat/completions {headers} -d '{body}'"
 
 
-def _first_start(settings: Settings, database: Database, credentials: house.Credentials) -> str | None:
+def _first_start(settings: Settings, database: Database, credentials: Credentials) -> str | None:
     """Make the first team and key where there is no team yet; returns the key's secret."""
     try:
         prepare_database(settings, database, credentials)
@@ -160,6 +163,6 @@ def _first_start(settings: Settings, database: Database, credentials: house.Cred
             "the database is away (%s): only keys known from before are served until it is back", fault
         )
         return None
-    team = actions.register_team(database, FIRST_TEAM)
-    _, secret = actions.issue_key(database, credentials.pepper, team.id, FIRST_KEY, None)
+    team = actions.register_team(database, FIRST_START, FIRST_TEAM)
+    _, secret = actions.issue_key(database, credentials.pepper, FIRST_START, team.id, FIRST_KEY, None)
     return secret

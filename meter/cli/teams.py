@@ -4,7 +4,7 @@ import click
 from rich import box
 from rich.table import Table
 
-from meter.app.actions import register_team
+from meter.app.actions import command_line, register_team
 from meter.cli import opening
 from meter.store import teams as store
 
@@ -19,7 +19,7 @@ def teams() -> None:
 def create(name: str) -> None:
     """Make a team."""
     with opening.existing_database(opening.settings()) as database:
-        team = register_team(database, name)
+        team = register_team(database, command_line(), name)
     click.echo(f"team {team.name} ({team.id})")
 
 

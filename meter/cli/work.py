@@ -16,6 +16,7 @@ import uvloop
 
 from meter.app import house, serving
 from meter.app.actions import clock
+from meter.app.control import Credentials
 from meter.app.seeding import seed
 from meter.cli import opening
 from meter.cli.migrations import bring_up_to_date
@@ -79,7 +80,7 @@ def work(name: str) -> None:
         run(partial(serving.serve, premises, listeners), lifeline=sys.stdin.fileno())
 
 
-def prepare(settings: Settings, database: Database, credentials: house.Credentials) -> None:
+def prepare(settings: Settings, database: Database, credentials: Credentials) -> None:
     """See to it that the database is what this server works with; raises what is wrong with it."""
     bring_up_to_date(database)
     check_pepper(database, credentials.pepper)
@@ -109,14 +110,14 @@ def _stop_without_parent(loop: asyncio.AbstractEventLoop, lifeline: int, stop: a
     stop.set()
 
 
-def open_credentials(settings: Settings) -> tuple[house.Credentials, bool]:
+def open_credentials(settings: Settings) -> tuple[Credentials, bool]:
     """Return the secrets that a server runs with, and whether the admin token was made now."""
     if settings.admin_token is not None:
         admin_token, made = settings.admin_token.reveal(), False
     else:
         path = settings.data_dir / ADMIN_TOKEN_FILE
         admin_token, made = read_or_make(path, lambda: secrets.token_urlsafe(32))
-    return house.Credentials(pepper=opening.pepper(settings), admin_token=admin_token), made
+    return Credentials(pepper=opening.pepper(settings), admin_token=admin_token), made
 
 
 def set_up_logging(process: str = "") -> None:

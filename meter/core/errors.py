@@ -7,6 +7,7 @@
     │   └── InvalidAdminToken   the control plane's answer to the same
     ├── ModelNotAllowed         403  the key's or the team's list of models has another
     ├── ModelNotPriced          403  nobody knows what the model costs, and the key may not use such models
+    ├── NotPermitted            403  a token of another role
     ├── NotFound                404  no such route, or no such thing
     ├── MethodNotAllowed        405  the route exists, the method does not
     ├── Conflict                409  it exists already
@@ -88,11 +89,13 @@ class InvalidKey(MeterError):
 
 
 class InvalidAdminToken(InvalidKey):
-    """The control plane asks for the admin token."""
+    """The control plane's answer to no token, a wrong, a revoked or an expired one."""
 
     def __init__(self) -> None:
         MeterError.__init__(
-            self, "Send the admin token as 'Authorization: Bearer ...'; it lies in the data directory."
+            self,
+            "Send a valid token as 'Authorization: Bearer ...': the admin token of the data directory, or "
+            "one that was made with 'meter tokens create'.",
         )
 
 
@@ -117,6 +120,14 @@ class ModelNotPriced(MeterError):
             f"An operator sets it: meter prices set {shlex.quote(model)} --prompt USD --completion USD",
             param="model",
         )
+
+
+class NotPermitted(MeterError):
+    """The token is good, but not for this."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "insufficient_permissions"
 
 
 class NotFound(MeterError):

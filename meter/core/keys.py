@@ -9,7 +9,7 @@ nor test a key.
 import hmac
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -44,9 +44,7 @@ class Grant(msgspec.Struct, frozen=True):
 
     def valid_at(self, now: datetime) -> bool:
         """Say whether the key may be used at `now`; it ends at the instant of expiry."""
-        expired = self.expires_at is not None and now >= self.expires_at
-        revoked = self.revoked_at is not None and now >= self.revoked_at
-        return not (expired or revoked)
+        return lasts(now, self.expires_at, self.revoked_at)
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +60,12 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: datetime | None = None
     stream_usage: str | None = None
     """How its streams are metered; `None` is as the upstream and the settings say."""
+    rotated_from: str | None = None
+    """The id of the key that this one took over from."""
+
+    def valid_at(self, now: datetime) -> bool:
+        """Say whether the key may be used at `now`."""
+        return lasts(now, self.expires_at, self.revoked_at)
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -72,11 +76,22 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Minting(NamedTuple):
-    """What making a key takes from outside: randomness, the time, and the pepper."""
+    """What making a key takes from outside: randomness, and the pepper."""
 
     choose: Choose
-    now: datetime
     pepper: bytes
+
+
+def lasts(now: datetime, *ends: datetime | None) -> bool:
+    """Say whether none of the instants at which something ends has come."""
+    return all(end is None or now < end for end in ends)
+
+
+def to_come(expires_at: datetime | None, now: datetime) -> datetime | None:
+    """Return when something is to end, or raise `ValueError` where it would have ended already."""
+    if expires_at is not None and (expires_at.tzinfo is None or expires_at <= now):
+        raise ValueError("'expires_at' must be a time to come, with its offset from UTC")
+    return expires_at
 
 
 def mint_id(choose: Choose) -> str:
@@ -92,6 +107,16 @@ def mint(choose: Choose) -> tuple[str, str]:
     public_id = mint_id(choose)
     secret = "".join(choose(ALPHABET) for _ in range(SECRET_LENGTH))
     return public_id, f"mtr_{public_id}_{secret}"
+
+
+def succession(key: Key, now: datetime, grace: timedelta) -> tuple[datetime | None, datetime]:
+    """Say when the successor of a key ends that is rotated now, and when the key itself does.
+
+    The successor lives as long as the key was made for, counted from now; the key never longer than it would.
+    """
+    lifetime = None if key.expires_at is None else key.expires_at - key.created_at
+    ends = now + grace if key.expires_at is None else min(key.expires_at, now + grace)
+    return (None if lifetime is None else now + lifetime), ends
 
 
 def well_formed(key: str) -> bool:

@@ -1,21 +1,32 @@
 """Keys in the database: only their digests, never the keys."""
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
+from meter.core.access import EVERYTHING, Scope
+from meter.core.audit import Signature
 from meter.core.errors import Conflict, NotFound
-from meter.core.keys import Grant, Key, Minting, Snapshot, digest, mint
+from meter.core.keys import Grant, Key, Minting, Snapshot, digest, mint, succession
+from meter.store import audit
 from meter.store import teams as teams_store
 from meter.store.database import Database
+from meter.store.scope import within
 from meter.store.tables import api_keys, teams
 
 _JOINED = sa.select(api_keys, teams.c.name.label("team_name")).join(teams)
 
 
 def issue(
-    database: Database, *, team: str, name: str | None, expires_at: datetime | None, minting: Minting
+    database: Database,
+    *,
+    team: str,
+    name: str | None,
+    expires_at: datetime | None,
+    minting: Minting,
+    by: Signature,
 ) -> tuple[Key, str]:
     """Make a key for a team, by name or id; returns it with its secret, which nothing can show again."""
     public_id, secret = mint(minting.choose)
@@ -25,13 +36,51 @@ def issue(
         team_id=owner.id,
         team=owner.name,
         name=name or public_id,
-        created_at=minting.now,
+        created_at=by.at,
         expires_at=expires_at,
     )
     row = {field: getattr(key, field) for field in ("id", "team_id", "name", "created_at", "expires_at")}
     with database.write() as connection:
         connection.execute(sa.insert(api_keys).values(digest=digest(secret, minting.pepper), **row))
+        audit.note(connection, by, "key.create", key.id, name=key.name, team=key.team, expires_at=expires_at)
     return key, secret
+
+
+def rotate(
+    database: Database, reference: str, *, grace: timedelta, minting: Minting, by: Signature
+) -> tuple[Key, str]:
+    """Make the successor of a key, with all of its settings; the key itself ends after the grace."""
+    public_id, secret = mint(minting.choose)
+    with database.write() as connection:
+        old = _find(connection, reference)
+        row = dict(connection.execute(_locked(old.id)).mappings().one())
+        _check_rotatable(connection, old, by.at)
+        expires_at, ends = succession(old, by.at, grace)
+        own = {
+            "id": public_id,
+            "digest": digest(secret, minting.pepper),
+            # A key that was named by its id is so again.
+            "name": public_id if old.name == old.id else old.name,
+            "created_at": by.at,
+            "expires_at": expires_at,
+            "rotated_from": old.id,
+        }
+        connection.execute(sa.insert(api_keys).values(row | own))
+        connection.execute(sa.update(api_keys).where(api_keys.c.id == old.id).values(expires_at=ends))
+        audit.note(connection, by, "key.rotate", old.id, successor=public_id, expires_at=ends)
+        return _find(connection, public_id), secret
+
+
+def _locked(key_id: str) -> sa.Select[Any]:
+    return sa.select(api_keys).where(api_keys.c.id == key_id).with_for_update()
+
+
+def _check_rotatable(connection: sa.Connection, key: Key, now: datetime) -> None:
+    if not key.valid_at(now):
+        raise Conflict(f"Key {key.id} has ended; make a new one: meter keys create", param="key")
+    successor = connection.scalar(sa.select(api_keys.c.id).where(api_keys.c.rotated_from == key.id))
+    if successor is not None:
+        raise Conflict(f"Key {key.id} was rotated already: {successor} took over from it.", param="key")
 
 
 def find_grant(database: Database, key_digest: bytes) -> Grant | None:
@@ -51,44 +100,54 @@ def snapshot(database: Database, now: datetime) -> Snapshot:
     return Snapshot(now, {row.digest: _grant(row) for row in rows})
 
 
-def list_all(database: Database, *, team_id: str | None = None) -> list[Key]:
-    """Return all keys, of one team if given, newest last."""
-    query = _JOINED.order_by(api_keys.c.created_at, api_keys.c.id)
+def list_all(database: Database, *, team_id: str | None = None, scope: Scope = EVERYTHING) -> list[Key]:
+    """Return the keys of a scope, of one team if given, newest last."""
+    query = _JOINED.where(within(scope, api_keys.c.team_id))
+    query = query.order_by(api_keys.c.created_at, api_keys.c.id)
     if team_id is not None:
         query = query.where(api_keys.c.team_id == team_id)
     with database.read() as connection:
         return [_key(row) for row in connection.execute(query)]
 
 
-def find(database: Database, reference: str) -> Key:
-    """Return the key of that id, or the one key in use of that name."""
+def find(database: Database, reference: str, scope: Scope = EVERYTHING) -> Key:
+    """Return the key of that id, or the one key in use of that name; one out of scope does not exist."""
     with database.read() as connection:
-        return _find(connection, reference)
+        return _find(connection, reference, scope)
 
 
-def revoke(database: Database, reference: str, now: datetime) -> Key:
-    """End a key at `now`; ending it again changes nothing."""
+def revoke(database: Database, reference: str, by: Signature) -> Key:
+    """End a key; ending it again changes nothing."""
     with database.write() as connection:
         key = _find(connection, reference)
         in_use = (api_keys.c.id == key.id) & api_keys.c.revoked_at.is_(None)
-        connection.execute(sa.update(api_keys).where(in_use).values(revoked_at=now))
+        ended = connection.execute(sa.update(api_keys).where(in_use).values(revoked_at=by.at))
+        if ended.rowcount:
+            audit.note(connection, by, "key.revoke", key.id, name=key.name, team=key.team)
         return _find(connection, key.id)
 
 
-def change(database: Database, reference: str, *, stream_usage: str | None) -> Key:
-    """Change how a key's streams are metered; `None` leaves it to the upstream and the settings."""
+def change(database: Database, reference: str, changes: Mapping[str, Any], by: Signature) -> Key:
+    """Set columns of a key, and leave those that are not given as they are."""
     with database.write() as connection:
         key = _find(connection, reference)
-        changed = sa.update(api_keys).where(api_keys.c.id == key.id).values(stream_usage=stream_usage)
-        connection.execute(changed)
+        if changes:
+            connection.execute(sa.update(api_keys).where(api_keys.c.id == key.id).values(changes))
+            audit.note(connection, by, "key.change", key.id, **changes)
         return _find(connection, key.id)
 
 
-def _find(connection: sa.Connection, reference: str) -> Key:
-    row = connection.execute(_JOINED.where(api_keys.c.id == reference)).first()
+def _find(connection: sa.Connection, reference: str, scope: Scope = EVERYTHING) -> Key:
+    seen = _JOINED.where(within(scope, api_keys.c.team_id))
+    row = connection.execute(seen.where(api_keys.c.id == reference)).first()
     if row is not None:
         return _key(row)
-    named = _JOINED.where(api_keys.c.name == reference, api_keys.c.revoked_at.is_(None))
+    # A name means the newest of the keys that took over from each other.
+    successor = api_keys.alias()
+    superseded = sa.exists().where(
+        successor.c.rotated_from == api_keys.c.id, successor.c.revoked_at.is_(None)
+    )
+    named = seen.where(api_keys.c.name == reference, api_keys.c.revoked_at.is_(None), ~superseded)
     rows = connection.execute(named.limit(2)).all()
     if not rows:
         raise NotFound(f"There is no key {reference!r}; see: meter keys list", param="key")
@@ -119,4 +178,5 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         stream_usage=row.stream_usage,
+        rotated_from=row.rotated_from,
     )

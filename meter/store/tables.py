@@ -81,6 +81,48 @@ api_keys = sa.Table(
     sa.Column("stream_usage", sa.String(16)),
     # What becomes of requests for models without a price; NULL: as the settings say.
     sa.Column("unpriced", sa.String(16)),
+    # The key that this one took over from; one has one successor at most.
+    sa.Column("rotated_from", sa.String(32), unique=True, index=True),
+)
+
+admin_tokens = sa.Table(
+    "admin_tokens",
+    metadata,
+    # The public id is the middle part of the token itself.
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("name", sa.String(128), nullable=False),
+    # Whose things it shows; NULL: everybody's.
+    sa.Column("team_id", sa.ForeignKey("teams.id")),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("revoked_at", UtcDateTime),
+)
+
+# Append-only: every change that somebody made, written in the transaction of the change.
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", sa.String(128), nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("target", sa.String(256), nullable=False),
+    sa.Column("details", sa.JSON, nullable=False),
+)
+
+# What has been asked for with an Idempotency-Key, so that asking again does not do it again.
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    # Of who asked for what with which key.
+    sa.Column("digest", sa.LargeBinary(32), primary_key=True),
+    sa.Column("request_digest", sa.LargeBinary(32), nullable=False),
+    # NULL: under way, or nobody knows how it ended.
+    sa.Column("status", sa.Integer),
+    sa.Column("response", sa.Text),
+    sa.Column("created_at", UtcDateTime, nullable=False, index=True),
 )
 
 # Append-only: a version is never changed, and a later one takes its place from its instant on.

@@ -1,33 +1,50 @@
-"""Who may use the control plane.
+"""Who may use the control plane: one guard, and one way for a route to say what it asks for.
 
-Every route asks for the token, also on loopback: other users and web pages reach that as well. The Host
-header is checked, so that a page whose name was rebound to this address gets nothing.
+Every route asks for a token, also on loopback: other users and web pages reach that as well. The Host header
+is checked, so that a page whose name was rebound to this address gets nothing. A route says in its `opt` for
+whom it is; one that says nothing is for nobody.
 """
 
-import hmac
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from meter.core.errors import InvalidAdminToken, InvalidRequest
+from meter.core.access import Asker, Least
+from meter.core.errors import InvalidAdminToken, InvalidRequest, NotPermitted
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
+_LEAST = "least"
+FOR_SCRAPERS = {_LEAST: Least.METRICS}
+FOR_TEAMS = {_LEAST: Least.TEAM}
+"""For viewers; handlers ask for what is in the asker's scope."""
+FOR_VIEWERS = {_LEAST: Least.VIEWER}
+FOR_ADMINS = {_LEAST: Least.ADMIN}
+
 Connection = ASGIConnection[Any, Any, Any, Any]
-Guard = Callable[[Connection, BaseRouteHandler], None]
+Guard = Callable[[Connection, BaseRouteHandler], Awaitable[None]]
 
 
-def guard(token: str, hosts: Collection[str]) -> Guard:
-    """Make the guard of the control plane: one admin token, and the names it may be reached by."""
+def guard(find_asker: Callable[[str], Awaitable[Asker]], hosts: Collection[str]) -> Guard:
+    """Make the guard of the control plane, of whom tokens belong to and the names it may be reached by."""
     allowed = LOCAL_HOSTS | {host.lower() for host in hosts}
 
-    def check(connection: Connection, _handler: BaseRouteHandler) -> None:
+    async def check(connection: Connection, handler: BaseRouteHandler) -> None:
         _check_host(connection.headers.getall("host", []), allowed)
-        _check_token(connection.headers.getall("authorization", []), token)
+        asker = await find_asker(_bearer(connection.headers.getall("authorization", [])))
+        _check_role(asker, handler)
+        # Where handlers find it as the dependency `asker`.
+        connection.scope["user"] = asker
 
     return check
+
+
+def asker_of(connection: Connection) -> Asker:
+    """Return whom the guard let in."""
+    asker: Asker = connection.user
+    return asker
 
 
 def _check_host(received: list[str], allowed: Collection[str]) -> None:
@@ -40,8 +57,18 @@ def _without_port(host: str) -> str:
     return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
 
 
-def _check_token(received: list[str], token: str) -> None:
+def _bearer(received: list[str]) -> str:
     scheme, _, given = (received[0] if len(received) == 1 else "").partition(" ")
-    same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
-    if scheme.lower() != "bearer" or not same:
+    if scheme.lower() != "bearer":
         raise InvalidAdminToken
+    return given.strip()
+
+
+def _check_role(asker: Asker, handler: BaseRouteHandler) -> None:
+    least = handler.opt.get(_LEAST)
+    if least is None or not asker.may(least):
+        raise NotPermitted(f"A token of role '{asker.role}'{_of_team(asker)} is not enough for this.")
+
+
+def _of_team(asker: Asker) -> str:
+    return "" if asker.team_id is None else " of a team"

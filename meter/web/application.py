@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Request, Router
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
@@ -11,22 +11,27 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from meter import __version__
+from meter.core.access import Asker
 from meter.core.errors import MeterError
 from meter.store.failures import DatabaseUnavailable
 from meter.web import errors
-from meter.web.access import Guard
+from meter.web.access import FOR_TEAMS, Guard, asker_of
+from meter.web.audit import AuditController
 from meter.web.keys import KeyController
 from meter.web.system import SystemController
 from meter.web.teams import TeamController
+from meter.web.tokens import TokenController
 
 BODY_BYTES_MAX = 1_000_000
+DOCUMENT = "/api/v1/openapi.json"
 
 
 def build(*, guard: Guard, services: Mapping[str, Any]) -> Litestar:
     """Build the application; `services` are the values that controllers name as dependencies."""
     return Litestar(
-        route_handlers=[KeyController, TeamController, SystemController],
-        dependencies={name: _provide(service) for name, service in services.items()},
+        route_handlers=[KeyController, TeamController, TokenController, AuditController, SystemController],
+        dependencies={name: _provide(service) for name, service in services.items()}
+        | {"asker": Provide(_asker, sync_to_thread=False)},
         guards=[guard],
         exception_handlers={
             MeterError: errors.refused,
@@ -47,12 +52,16 @@ def _provide(service: Any) -> Provide:
     return Provide(lambda: service, sync_to_thread=False, use_cache=True)
 
 
+def _asker(request: Request[Any, Any, Any]) -> Asker:
+    return asker_of(request)
+
+
 def _openapi() -> OpenAPIConfig:
-    bearer = SecurityScheme(type="http", scheme="bearer", description="The admin token.")
+    bearer = SecurityScheme(type="http", scheme="bearer", description="An admin token.")
     return OpenAPIConfig(
         title="meter: admin API",
         version=__version__,
-        path="/api/v1/openapi.json",
+        openapi_router=Router(DOCUMENT, route_handlers=[], opt=FOR_TEAMS, include_in_schema=False),
         render_plugins=[JsonRenderPlugin(path="/")],
         components=Components(security_schemes={"admin": bearer}),
         security=[{"admin": []}],

@@ -2,15 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from meter.core.access import Asker, Scope
 from meter.core.keys import Key
+from meter.web.access import FOR_ADMINS, FOR_TEAMS
+
+# A day to change the key in the programs that use it.
+GRACE_SECONDS = 86_400
+GRACE_SECONDS_MAX = 31_536_000
 
 
 class NewKey(msgspec.Struct, forbid_unknown_fields=True):
@@ -21,11 +27,24 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     expires_at: datetime | None = None
 
 
-class KeyChange(msgspec.Struct, forbid_unknown_fields=True):
-    """What to change of a key."""
+class KeyChange(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What to change of a key; what is not given stays as it is."""
 
-    stream_usage: Literal["ensure", "always_sent", "observe"] | None
+    stream_usage: Literal["ensure", "always_sent", "observe"] | msgspec.UnsetType | None = msgspec.UNSET
     """How its streams are metered; null is as the upstream and the settings say."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The members that were given, also those that are null."""
+        values = msgspec.structs.asdict(self)
+        return {name: value for name, value in values.items() if value is not msgspec.UNSET}
+
+
+class Rotation(msgspec.Struct, forbid_unknown_fields=True):
+    """How to rotate a key."""
+
+    grace_seconds: Annotated[int, msgspec.Meta(ge=0, le=GRACE_SECONDS_MAX)] = GRACE_SECONDS
+    """How long the key that is rotated goes on."""
 
 
 class IssuedKey(msgspec.Struct):
@@ -48,38 +67,67 @@ class KeyList(msgspec.Struct):
 class Keys:
     """What this controller works with."""
 
-    issue: Callable[[str, str | None, datetime | None], tuple[Key, str]]
-    list_all: Callable[[str | None], list[Key]]
-    revoke: Callable[[str], Key]
-    change: Callable[[str, str | None], Key]
+    issue: Callable[[str, str, str | None, datetime | None], tuple[Key, str]]
+    rotate: Callable[[str, str, timedelta], tuple[Key, str]]
+    list_all: Callable[[Scope, str | None], list[Key]]
+    revoke: Callable[[str, str], Key]
+    change: Callable[[str, str, dict[str, Any]], Key]
 
 
 class KeyController(Controller):
-    """Make, list and revoke keys."""
+    """Make, list, change, rotate and revoke keys."""
 
     path = "/api/v1/keys"
     tags = ("keys",)
 
-    @post(sync_to_thread=True, summary="Make a key")
-    def create(self, data: JSONBody[NewKey], keys: NamedDependency[Keys]) -> IssuedKey:
+    @post(sync_to_thread=True, opt=FOR_ADMINS, summary="Make a key")
+    def create(
+        self, data: JSONBody[NewKey], keys: NamedDependency[Keys], asker: NamedDependency[Asker]
+    ) -> IssuedKey:
         """Make a key; the answer is the only time that its secret is shown."""
-        key, secret = keys.issue(data.team, data.name, data.expires_at)
-        return issued(key, secret)
+        return issued(*keys.issue(asker.actor, data.team, data.name, data.expires_at))
 
-    @get(sync_to_thread=True, summary="List keys")
-    def list_all(self, keys: NamedDependency[Keys], team: FromQuery[str | None] = None) -> KeyList:
-        """List all keys, or those of one team."""
-        return KeyList(keys.list_all(team))
+    @get(sync_to_thread=True, opt=FOR_TEAMS, summary="List keys")
+    def list_all(
+        self,
+        keys: NamedDependency[Keys],
+        asker: NamedDependency[Asker],
+        team: FromQuery[str | None] = None,
+    ) -> KeyList:
+        """List all keys, or those of one team; a team's viewer sees its own."""
+        return KeyList(keys.list_all(asker.scope, team))
 
-    @patch("/{key_id:str}", sync_to_thread=True, summary="Change a key")
-    def change(self, key_id: FromPath[str], data: JSONBody[KeyChange], keys: NamedDependency[Keys]) -> Key:
-        """Change how a key's streams are metered."""
-        return keys.change(key_id, data.stream_usage)
+    @patch("/{key_id:str}", sync_to_thread=True, opt=FOR_ADMINS, summary="Change a key")
+    def change(
+        self,
+        key_id: FromPath[str],
+        data: JSONBody[KeyChange],
+        keys: NamedDependency[Keys],
+        asker: NamedDependency[Asker],
+    ) -> Key:
+        """Change a key; it takes effect within five seconds."""
+        return keys.change(asker.actor, key_id, data.given)
 
-    @delete("/{key_id:str}", sync_to_thread=True, status_code=200, summary="Revoke a key")
-    def revoke(self, key_id: FromPath[str], keys: NamedDependency[Keys]) -> Key:
+    @post("/{key_id:str}/rotate", sync_to_thread=True, opt=FOR_ADMINS, summary="Rotate a key")
+    def rotate(
+        self,
+        key_id: FromPath[str],
+        data: JSONBody[Rotation],
+        keys: NamedDependency[Keys],
+        asker: NamedDependency[Asker],
+    ) -> IssuedKey:
+        """Make the successor of a key, with its settings and name; the key itself ends after the grace.
+
+        A key that was made for 90 days has a successor for 90 days.
+        """
+        return issued(*keys.rotate(asker.actor, key_id, timedelta(seconds=data.grace_seconds)))
+
+    @delete("/{key_id:str}", sync_to_thread=True, opt=FOR_ADMINS, status_code=200, summary="Revoke a key")
+    def revoke(
+        self, key_id: FromPath[str], keys: NamedDependency[Keys], asker: NamedDependency[Asker]
+    ) -> Key:
         """End a key; requests with it are refused within five seconds."""
-        return keys.revoke(key_id)
+        return keys.revoke(asker.actor, key_id)
 
 
 def issued(key: Key, secret: str) -> IssuedKey:

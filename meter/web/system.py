@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 
+from meter.web.access import FOR_SCRAPERS
+
 
 @dataclass(frozen=True)
 class Scrape:
@@ -21,7 +23,7 @@ class SystemController(Controller):
     include_in_schema = False
 
     # Rendering thousands of series takes milliseconds, which the event loop does not have.
-    @get("/metrics", sync_to_thread=True)
+    @get("/metrics", sync_to_thread=True, opt=FOR_SCRAPERS)
     def metrics(self, scrape: NamedDependency[Scrape]) -> Response[bytes]:
         """Return the metrics page."""
         # Litestar adds the charset to text by itself, and Prometheus refuses to have it twice.

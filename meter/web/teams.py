@@ -8,7 +8,9 @@ from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
+from meter.core.access import Asker, Scope
 from meter.core.teams import Team
+from meter.web.access import FOR_ADMINS, FOR_TEAMS
 
 
 class NewTeam(msgspec.Struct, forbid_unknown_fields=True):
@@ -18,7 +20,7 @@ class NewTeam(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TeamList(msgspec.Struct):
-    """All teams."""
+    """Teams, by name."""
 
     data: list[Team]
 
@@ -27,8 +29,8 @@ class TeamList(msgspec.Struct):
 class Teams:
     """What this controller works with."""
 
-    create: Callable[[str], Team]
-    list_all: Callable[[], list[Team]]
+    create: Callable[[str, str], Team]
+    list_all: Callable[[Scope], list[Team]]
 
 
 class TeamController(Controller):
@@ -37,12 +39,14 @@ class TeamController(Controller):
     path = "/api/v1/teams"
     tags = ("teams",)
 
-    @post(sync_to_thread=True, summary="Make a team")
-    def create(self, data: JSONBody[NewTeam], teams: NamedDependency[Teams]) -> Team:
+    @post(sync_to_thread=True, opt=FOR_ADMINS, summary="Make a team")
+    def create(
+        self, data: JSONBody[NewTeam], teams: NamedDependency[Teams], asker: NamedDependency[Asker]
+    ) -> Team:
         """Make a team; its name must be new."""
-        return teams.create(data.name)
+        return teams.create(asker.actor, data.name)
 
-    @get(sync_to_thread=True, summary="List teams")
-    def list_all(self, teams: NamedDependency[Teams]) -> TeamList:
-        """List all teams by name."""
-        return TeamList(teams.list_all())
+    @get(sync_to_thread=True, opt=FOR_TEAMS, summary="List teams")
+    def list_all(self, teams: NamedDependency[Teams], asker: NamedDependency[Asker]) -> TeamList:
+        """List teams by name; a team's viewer sees its own."""
+        return TeamList(teams.list_all(asker.scope))

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
+from meter.core.audit import Signature
 from meter.core.errors import Conflict, NotFound
 from meter.core.keys import Grant, Key, Minting, digest, well_formed
 from meter.store import keys, teams
@@ -17,6 +18,7 @@ from tests.store.conftest import NOW
 
 PEPPER = b"a pepper that is kept outside the database"
 LATER = NOW + timedelta(hours=1)
+BY = Signature("test", NOW)
 
 
 def issue(
@@ -24,9 +26,10 @@ def issue(
 ) -> tuple[Key, str]:
     """Make a key, for a team that is made on first use; the same seed makes the same key."""
     if team not in {known.name for known in teams.list_all(database)}:
-        teams.create(database, team_id=f"id-{team}", name=team, now=NOW)
-    minting = Minting(Random(seed).choice, NOW - timedelta(minutes=age_minutes), PEPPER)
-    return keys.issue(database, team=team, name=name, expires_at=None, minting=minting)
+        teams.create(database, team_id=f"id-{team}", name=team, by=BY)
+    minting = Minting(Random(seed).choice, PEPPER)
+    by = Signature("test", NOW - timedelta(minutes=age_minutes))
+    return keys.issue(database, team=team, name=name, expires_at=None, minting=minting, by=by)
 
 
 def test_a_key_grants_by_its_digest(database: Database) -> None:
@@ -82,20 +85,20 @@ def test_a_key_without_a_name_is_named_by_its_id(database: Database) -> None:
 
 def test_a_key_needs_a_team(database: Database) -> None:
     """A key for a team that is not there is refused, and none is made."""
-    minting = Minting(Random(1).choice, NOW, PEPPER)
+    minting = Minting(Random(1).choice, PEPPER)
 
     with pytest.raises(NotFound):
-        keys.issue(database, team="nobody", name="ci", expires_at=None, minting=minting)
+        keys.issue(database, team="nobody", name="ci", expires_at=None, minting=minting, by=BY)
 
     assert keys.list_all(database) == []
 
 
 def test_a_team_may_be_named_by_its_id(database: Database) -> None:
     """A key can be made for a team by the team's id."""
-    teams.create(database, team_id="abc", name="search", now=NOW)
-    minting = Minting(Random(1).choice, NOW, PEPPER)
+    teams.create(database, team_id="abc", name="search", by=BY)
+    minting = Minting(Random(1).choice, PEPPER)
 
-    key, _ = keys.issue(database, team="abc", name="ci", expires_at=LATER, minting=minting)
+    key, _ = keys.issue(database, team="abc", name="ci", expires_at=LATER, minting=minting, by=BY)
 
     assert (key.team_id, key.team, key.expires_at) == ("abc", "search", LATER)
     assert keys.find(database, key.id) == key
@@ -117,7 +120,7 @@ def test_a_name_of_several_keys_is_ambiguous(database: Database) -> None:
     with pytest.raises(Conflict, match="give the id"):
         keys.find(database, "ci")
     with pytest.raises(Conflict):
-        keys.revoke(database, "ci", NOW)
+        keys.revoke(database, "ci", BY)
 
     assert keys.find(database, first.id) == first
 
@@ -125,7 +128,7 @@ def test_a_name_of_several_keys_is_ambiguous(database: Database) -> None:
 def test_a_name_means_the_key_that_is_in_use(database: Database) -> None:
     """Once a key has ended, its name is free for another one."""
     first, _ = issue(database, 1)
-    keys.revoke(database, first.id, NOW)
+    keys.revoke(database, first.id, BY)
 
     second, _ = issue(database, 2)
 
@@ -140,15 +143,15 @@ def test_an_unknown_key_is_not_found(database: Database, reference: str) -> None
     with pytest.raises(NotFound):
         keys.find(database, reference)
     with pytest.raises(NotFound):
-        keys.revoke(database, reference, NOW)
+        keys.revoke(database, reference, BY)
 
 
 def test_a_revoked_key_keeps_its_first_end(database: Database) -> None:
     """Ending a key twice leaves the time of the first."""
     key, secret = issue(database)
 
-    first = keys.revoke(database, key.id, NOW)
-    second = keys.revoke(database, key.id, LATER)
+    first = keys.revoke(database, key.id, BY)
+    second = keys.revoke(database, key.id, Signature("test", LATER))
 
     assert first.revoked_at == NOW
     assert second == first
@@ -162,7 +165,7 @@ def test_revoking_one_key_leaves_the_others(database: Database) -> None:
     first, _ = issue(database, 1, name="one")
     _, other = issue(database, 2, name="two")
 
-    keys.revoke(database, first.id, NOW)
+    keys.revoke(database, first.id, BY)
 
     grant = keys.find_grant(database, digest(other, PEPPER))
     assert grant is not None

@@ -1,0 +1,104 @@
+"""The control plane's wiring: what each controller works with, and how tokens are looked up."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from litestar import Litestar
+
+from meter.app.actions import clock, issue_key, issue_token, register_team, revoke_token, rotate_key, signed
+from meter.core.access import Scope
+from meter.core.errors import MeteringUnavailable
+from meter.core.keys import Key
+from meter.core.tokens import Token, digest
+from meter.settings import Settings
+from meter.store import audit, keys, teams, tokens
+from meter.store.database import Database
+from meter.store.failures import DatabaseUnavailable
+from meter.web.access import guard
+from meter.web.application import build
+from meter.web.askers import Askers
+from meter.web.audit import AuditLog
+from meter.web.keys import Keys
+from meter.web.system import Scrape
+from meter.web.teams import Teams
+from meter.web.tokens import Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """The secrets that a server runs with."""
+
+    pepper: bytes
+    admin_token: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What the control plane is built on."""
+
+    settings: Settings
+    database: Database
+    credentials: Credentials
+    look_ups: Executor
+    """Threads that look up tokens, so that requests that wait for the database don't keep them waiting."""
+    render_metrics: Callable[[], bytes]
+    metrics_content_type: str
+
+
+def control(desk: Desk) -> Litestar:
+    """Build the control plane's application."""
+    askers = Askers(
+        owner_token=desk.credentials.admin_token,
+        find_token=partial(_find_token, desk.database, desk.look_ups),
+        digest=partial(digest, pepper=desk.credentials.pepper),
+        clock=clock,
+    )
+    hosts = (*desk.settings.admin_hosts, desk.settings.admin_host)
+    return build(guard=guard(askers.find, hosts), services=_services(desk))
+
+
+def _services(desk: Desk) -> dict[str, Any]:
+    database = desk.database
+    return {
+        "teams": Teams(partial(register_team, database), partial(teams.list_all, database)),
+        "keys": _keys(database, desk.credentials.pepper),
+        "tokens": _tokens(database, desk.credentials.pepper),
+        "audit_log": AuditLog(
+            lambda before, since, limit: audit.page(database, before=before, since=since, limit=limit)
+        ),
+        "scrape": Scrape(desk.render_metrics, desk.metrics_content_type),
+    }
+
+
+def _keys(database: Database, pepper: bytes) -> Keys:
+    def list_all(scope: Scope, team: str | None) -> list[Key]:
+        team_id = None if team is None else teams.find(database, team, scope).id
+        return keys.list_all(database, team_id=team_id, scope=scope)
+
+    return Keys(
+        issue=partial(issue_key, database, pepper),
+        rotate=partial(rotate_key, database, pepper),
+        list_all=list_all,
+        revoke=lambda actor, reference: keys.revoke(database, reference, signed(actor)),
+        change=lambda actor, reference, changes: keys.change(database, reference, changes, signed(actor)),
+    )
+
+
+def _tokens(database: Database, pepper: bytes) -> Tokens:
+    return Tokens(
+        issue=partial(issue_token, database, pepper),
+        list_all=partial(tokens.list_all, database),
+        revoke=partial(revoke_token, database),
+    )
+
+
+async def _find_token(database: Database, look_ups: Executor, token_digest: bytes) -> Token | None:
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.run_in_executor(look_ups, tokens.find, database, token_digest)
+    except DatabaseUnavailable as fault:
+        raise MeteringUnavailable("Tokens cannot be looked up now; try again soon.") from fault

@@ -1,0 +1,70 @@
+"""From a token to whoever asks with it.
+
+Tokens are remembered by their whole digest for at most `ASKER_SECONDS_MAX`, which bounds how long a revoked
+one goes on working; wrong ones too, in a bounded table. The owner's token is known without the database.
+"""
+
+import asyncio
+import hmac
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from meter.core.access import OWNER, Asker
+from meter.core.clock import Clock
+from meter.core.errors import InvalidAdminToken, MeteringUnavailable
+from meter.core.tokens import Token, well_formed
+
+ASKER_SECONDS_MAX = 5.0
+LOOK_UP_SECONDS_MAX = 2.0
+TOKENS_REMEMBERED_MAX = 10_000
+
+FindToken = Callable[[bytes], Awaitable[Token | None]]
+
+
+class _Remembered(NamedTuple):
+    token: Token | None
+    at: float
+
+
+class Askers:
+    """Knows askers by their tokens."""
+
+    def __init__(
+        self, *, owner_token: str, find_token: FindToken, digest: Callable[[str], bytes], clock: Clock
+    ) -> None:
+        self._owner_token = owner_token.encode()
+        self._find_token = find_token
+        self._digest = digest
+        self._clock = clock
+        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+
+    async def find(self, token: str) -> Asker:
+        """Return whose token this is; raises `InvalidAdminToken`, the same for whatever is wrong with it.
+
+        With the database away it raises `MeteringUnavailable` for all but the owner's, because nobody can
+        say that they are wrong.
+        """
+        if hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._owner_token):
+            return OWNER
+        if not well_formed(token):
+            raise InvalidAdminToken
+        found = await self._look_up(self._digest(token))
+        if found is None or not found.valid_at(self._clock.now()):
+            raise InvalidAdminToken
+        return found.asker
+
+    async def _look_up(self, digest: bytes) -> Token | None:
+        now = self._clock.monotonic()
+        remembered = self._remembered.get(digest)
+        if remembered is not None and now - remembered.at < ASKER_SECONDS_MAX:
+            return remembered.token
+        try:
+            token = await asyncio.wait_for(self._find_token(digest), LOOK_UP_SECONDS_MAX)
+        except TimeoutError:
+            raise MeteringUnavailable("Tokens cannot be looked up now; try again soon.") from None
+        self._remembered[digest] = _Remembered(token, now)
+        self._remembered.move_to_end(digest)
+        if len(self._remembered) > TOKENS_REMEMBERED_MAX:
+            self._remembered.popitem(last=False)
+        return token

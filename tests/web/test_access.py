@@ -1,0 +1,201 @@
+"""Who may do what: every route and every role, against a table that is written out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from litestar import Litestar, get
+from litestar.routes import HTTPRoute
+from litestar.testing import TestClient
+
+from meter.app import actions
+from meter.core.access import Role
+from meter.core.audit import Entry
+from meter.store import audit
+from tests.web.conftest import OWNER_TOKEN, Office, open_office
+
+OTHERS_TEAM = "the other team, which a viewer of one team must not see"
+OTHERS_KEY = "the key of another team"
+# Everything that a body may hold, by route; placeholders are filled with things made for each request.
+BODIES: dict[tuple[str, str], object] = {
+    ("POST", "/api/v1/keys"): {"team": "search"},
+    ("PATCH", "/api/v1/keys/{key_id}"): {"stream_usage": "observe"},
+    ("POST", "/api/v1/keys/{key_id}/rotate"): {"grace_seconds": 60},
+    ("POST", "/api/v1/teams"): {"name": "{new}"},
+    ("POST", "/api/v1/tokens"): {"role": "metrics"},
+}
+# What a token of each role gets, in the order of `ROLES`.
+ROLES = ("metrics", "team", "viewer", "admin")
+MATRIX = {
+    ("GET", "/metrics"): (200, 403, 200, 200),
+    ("GET", "/api/v1/openapi.json"): (403, 200, 200, 200),
+    ("GET", "/api/v1/openapi.json/openapi.json"): (403, 200, 200, 200),
+    ("GET", "/api/v1/openapi.json/{path}"): (403, 404, 404, 404),
+    ("GET", "/api/v1/keys"): (403, 200, 200, 200),
+    ("POST", "/api/v1/keys"): (403, 403, 403, 201),
+    ("PATCH", "/api/v1/keys/{key_id}"): (403, 403, 403, 200),
+    ("DELETE", "/api/v1/keys/{key_id}"): (403, 403, 403, 200),
+    ("POST", "/api/v1/keys/{key_id}/rotate"): (403, 403, 403, 201),
+    ("GET", "/api/v1/teams"): (403, 200, 200, 200),
+    ("POST", "/api/v1/teams"): (403, 403, 403, 201),
+    ("GET", "/api/v1/tokens"): (403, 403, 403, 200),
+    ("POST", "/api/v1/tokens"): (403, 403, 403, 201),
+    ("DELETE", "/api/v1/tokens/{token_id}"): (403, 403, 403, 200),
+    ("GET", "/api/v1/audit-log"): (403, 403, 403, 200),
+}
+NOBODY = ("none", "wrong", "a client's key", "a revoked token", "an unknown token")
+
+
+class Site(NamedTuple):
+    """A control plane with things of two teams, and a token of each kind."""
+
+    office: Office
+    client: TestClient[Litestar]
+    tokens: dict[str, str | None]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Open a control plane for all rows of the table."""
+    folder: Path = tmp_path_factory.mktemp("access")
+    with open_office(folder) as office, office.asking(None) as client:
+        for team in ("search", OTHERS_TEAM):
+            actions.register_team(office.database, "test", team)
+        office.key(OTHERS_TEAM, OTHERS_KEY)
+        revoked = office.token(Role.ADMIN)
+        actions.revoke_token(office.database, "test", revoked.split("_")[1])
+        _, client_key = actions.issue_key(office.database, b"x" * 32, "test", "search", None, None)
+        tokens = {
+            "none": None,
+            "wrong": "wrong",
+            "a client's key": client_key,
+            "a revoked token": revoked,
+            "an unknown token": f"mta_{'a' * 12}_{'a' * 43}",
+            "metrics": office.token(Role.METRICS),
+            "team": office.token(Role.VIEWER, "search"),
+            "viewer": office.token(Role.VIEWER),
+            "admin": office.token(Role.ADMIN),
+            "owner": OWNER_TOKEN,
+        }
+        yield Site(office, client, tokens)
+
+
+def routes(app: Litestar) -> set[tuple[str, str]]:
+    """Return every method and path that an application serves, but for OPTIONS, which Litestar adds."""
+    found = [route for route in app.routes if isinstance(route, HTTPRoute)]
+    assert len(found) == len(app.routes)
+    served = {(str(method), route.path_format) for route in found for method in route.methods}
+    return {(method, path) for method, path in served if method != "OPTIONS"}
+
+
+def ask(site: Site, method: str, path: str, role: str) -> tuple[int, str]:
+    """Ask a route as somebody, about things that are there for this request only."""
+    key = site.office.key("search")
+    made = {
+        "key_id": key.id,
+        "token_id": site.office.token(Role.METRICS).split("_")[1],
+        "path": "x",
+    }
+    body = BODIES.get((method, path))
+    if isinstance(body, dict):
+        body = {name: key.id if value == "{new}" else value for name, value in body.items()}
+    token = site.tokens[role]
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    answer = site.client.request(method, path.format(**made), headers=headers, json=body)
+    return answer.status_code, answer.text
+
+
+def last_change(site: Site) -> Entry:
+    """Return the newest entry of the audit log."""
+    (entry,) = audit.page(site.office.database, limit=1)
+    return entry
+
+
+def test_the_table_has_every_route(site: Site) -> None:
+    """A route that is added has to be added to the table, with what each role gets."""
+    assert routes(site.office.app) == set(MATRIX)
+
+
+@pytest.mark.parametrize(("method", "path"), MATRIX)
+@pytest.mark.parametrize("nobody", NOBODY)
+def test_nobody_gets_anything(site: Site, method: str, path: str, nobody: str) -> None:
+    """Without a valid token every route answers alike."""
+    status, text = ask(site, method, path, nobody)
+
+    assert status == 401
+    assert text == ask(site, "GET", "/metrics", "none")[1]
+
+
+@pytest.mark.parametrize(("method", "path"), MATRIX)
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_gets_what_the_table_says(site: Site, method: str, path: str, role: str) -> None:
+    """Each role gets its status, a refusal has OpenAI's shape, and no team's viewer sees another team."""
+    expected = MATRIX[method, path][ROLES.index(role)]
+
+    status, text = ask(site, method, path, role)
+
+    assert status == expected, text
+    assert (status != 403) or '"code": "insufficient_permissions"' in text
+    if role == "team":
+        assert OTHERS_TEAM not in text
+        assert OTHERS_KEY not in text
+
+
+@pytest.mark.parametrize(("method", "path"), [row for row in MATRIX if row[0] != "GET"])
+@pytest.mark.parametrize("role", ["admin", "owner"])
+def test_every_change_is_in_the_audit_log(site: Site, method: str, path: str, role: str) -> None:
+    """What an admin changes is written down with the admin's name, and what is refused is not."""
+    status, _ = ask(site, method, path, role)
+    entry = last_change(site)
+    refused, _ = ask(site, method, path, "viewer")
+
+    assert (status < 300, refused) == (True, 403)
+    token = site.tokens[role] or ""
+    assert entry.actor.split()[0] == ("owner" if role == "owner" else token.split("_")[1])
+    assert last_change(site).actor == "test"
+
+
+def test_a_route_that_declares_nothing_is_for_nobody(office: Office) -> None:
+    """Who forgets to say for whom a route is has made it for nobody, the owner included."""
+
+    @get("/forgotten", sync_to_thread=False)
+    def forgotten() -> str:
+        return "secret"
+
+    office.app.register(forgotten)
+
+    with office.asking(OWNER_TOKEN) as client:
+        answer = client.get("/forgotten")
+
+    assert answer.status_code == 403
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("path", sorted({path for _, path in MATRIX}))
+def test_what_a_path_can_do_is_no_secret_from_those_it_is_for(site: Site, path: str) -> None:
+    """OPTIONS, which Litestar answers, tells nobody anything without a token."""
+    assert ask(site, "OPTIONS", path, "none")[0] == 401
+    assert ask(site, "OPTIONS", path, "owner")[0] in {204, 403}
+
+
+def test_another_teams_things_do_not_exist(site: Site) -> None:
+    """A team's viewer that names another team gets what it would get for no team at all."""
+    headers = {"authorization": f"Bearer {site.tokens['team']}"}
+
+    others = site.client.get("/api/v1/keys", params={"team": OTHERS_TEAM}, headers=headers)
+    nobodys = site.client.get("/api/v1/keys", params={"team": "x"}, headers=headers)
+
+    assert (others.status_code, nobodys.status_code) == (404, 404)
+    assert others.text.replace(OTHERS_TEAM, "x") == nobodys.text
+
+
+def test_a_teams_viewer_sees_its_own_team(site: Site) -> None:
+    """What belongs to the team is there."""
+    headers = {"authorization": f"Bearer {site.tokens['team']}"}
+
+    teams = site.client.get("/api/v1/teams", headers=headers).json()["data"]
+    keys = site.client.get("/api/v1/keys", headers=headers).json()["data"]
+
+    assert [team["name"] for team in teams] == ["search"]
+    assert {key["team"] for key in keys} == {"search"}
