@@ -7,14 +7,16 @@
 | no usage, although there was a response or may have been one | `estimated` | the estimate |
 | the upstream refused, or was not reached | `none` | nothing |
 
-The estimate is the prompt's size and what was emitted; it never goes below what the client has seen.
+The estimate is the prompt's size and what was emitted; it never goes below what the client has seen. Under a
+strict budget it is what was reserved.
 """
 
 from datetime import datetime
 
 import msgspec
 
-from meter.core.events import Outcome, UsageEvent, UsageSource
+from meter.core.bounds import Bound
+from meter.core.events import Hold, Outcome, UsageEvent, UsageSource
 from meter.core.money import round_usd
 from meter.core.tap import Observation
 from meter.core.usage import TokenUsage
@@ -45,6 +47,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     service_tier: str | None = None
     """As requested; the one that was served counts where the answer names it."""
+    bound: Bound | None = None
+    """Under a strict budget: the most that it can use, which is charged where nobody says what it used."""
+    holds: tuple[Hold, ...] = ()
+    """What was reserved for it."""
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +96,8 @@ def conclude(attempt: Attempt, ending: Ending, observation: Observation | None) 
         anomalies=ending.anomalies,
         end_user=attempt.end_user,
         tags=attempt.tags,
+        cost_bound=None if attempt.bound is None else attempt.bound.cost,
+        holds=attempt.holds,
     )
     return event if observation is None else _with_response(event, observation)
 
@@ -121,7 +129,7 @@ def _usage(
     if ending.outcome is Outcome.UNREACHABLE:
         return UsageSource.NONE, TokenUsage(prompt_tokens=0, completion_tokens=0)
     if observation is None:
-        return UsageSource.ESTIMATED, TokenUsage(prompt_tokens=attempt.prompt_estimate, completion_tokens=0)
+        return UsageSource.ESTIMATED, _estimate(attempt, 0)
     usage = observation.usage
     if usage is None or not observation.usable or not _chargeable(usage):
         return _without_usage(attempt, ending, observation)
@@ -131,7 +139,9 @@ def _usage(
     if ending.outcome is not Outcome.OK and observation.emitted_since_usage:
         # The usage was a running count, and more was emitted after it.
         emitted = usage.completion_tokens + observation.emitted_since_usage
-        return UsageSource.ESTIMATED, msgspec.structs.replace(usage, completion_tokens=emitted)
+        return UsageSource.ESTIMATED, _bounded(
+            attempt, msgspec.structs.replace(usage, completion_tokens=emitted)
+        )
     return UsageSource.REPORTED, usage
 
 
@@ -144,6 +154,21 @@ def _without_usage(
 ) -> tuple[UsageSource, TokenUsage]:
     if ending.outcome is Outcome.UPSTREAM_ERROR:
         return UsageSource.NONE, TokenUsage(prompt_tokens=0, completion_tokens=0)
-    estimate = TokenUsage(prompt_tokens=attempt.prompt_estimate, completion_tokens=observation.emitted_tokens)
     invalid = observation.reported is not None
-    return (UsageSource.INVALID if invalid else UsageSource.ESTIMATED), estimate
+    source = UsageSource.INVALID if invalid else UsageSource.ESTIMATED
+    return source, _estimate(attempt, observation.emitted_tokens)
+
+
+def _estimate(attempt: Attempt, emitted_tokens: int) -> TokenUsage:
+    estimate = TokenUsage(prompt_tokens=attempt.prompt_estimate, completion_tokens=emitted_tokens)
+    return _bounded(attempt, estimate)
+
+
+def _bounded(attempt: Attempt, estimate: TokenUsage) -> TokenUsage:
+    """Put what a strict budget has reserved in the place of an estimate, which could be too low."""
+    bound = attempt.bound
+    if bound is None:
+        return estimate
+    prompt = max(bound.prompt_tokens, estimate.prompt_tokens)
+    completion = max(bound.completion_tokens, estimate.completion_tokens)
+    return TokenUsage(prompt_tokens=prompt, completion_tokens=completion)

@@ -3,6 +3,7 @@
     MeterError
     ├── InvalidRequest          400  what the client sent cannot be metered
     │   └── UnsupportedEncoding 415  a compressed request body
+    ├── RequestNotBounded       403  a strict budget cannot tell what it may cost
     ├── InvalidKey              401  the one answer to every bad credential
     │   └── InvalidAdminToken   the control plane's answer to the same
     ├── ModelNotAllowed         403  the key's or the team's list of models has another
@@ -72,6 +73,14 @@ class UnsupportedEncoding(InvalidRequest):
     """A compressed request body, which meter does not unpack."""
 
     status = 415
+
+
+class RequestNotBounded(MeterError):
+    """Nobody can tell what the request may cost, and a strict budget has to know."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "request_not_bounded"
 
 
 class InvalidKey(MeterError):

@@ -34,6 +34,13 @@ class UsageSource(StrEnum):
     NONE = "none"
 
 
+class Hold(msgspec.Struct, frozen=True, array_like=True):
+    """What a request has reserved of an allowance, in the measure of the budget."""
+
+    allowance: int
+    amount: int
+
+
 class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One upstream attempt on a metered route. Token counts are normalised and billable."""
 
@@ -87,6 +94,10 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     duration_ms: int | None = None
     end_user: str | None = None
     tags: tuple[str, ...] = ()
+    cost_bound: int | None = None
+    """Under a strict budget: the most that it could cost, in picodollars, when it was admitted."""
+    holds: tuple[Hold, ...] = ()
+    """What had been reserved for it."""
     corrects_id: str | None = None
     """Of a correction: the event whose cost it changes, by its own `cost`, which may be negative."""
     priced_tokens: int | None = None

@@ -38,6 +38,10 @@ REQUEST = "request"
 # What providers call the tier that a request gets without asking for one.
 STANDARD_TIERS = frozenset({"", "auto", "default", "standard", "on_demand"})
 TIER_ASSUMED = "tier_assumed_standard"
+# The provider charges more than a strict budget could expect.
+OVERSHOOT = "overshoot"
+# What it used is unknown, so that a strict budget charges what it had reserved. No price changes that later.
+RESERVATION_CHARGED = "reservation_charged"
 # A book remembers where it found the prices of this many names, most of which clients have made up.
 NAMES_REMEMBERED_MAX = 10_000
 MINUTES_OF_DAY = 24 * 60
@@ -200,9 +204,11 @@ class PriceBook:
         """Take the versions, and the price lists of upstreams that are a provider of their own."""
         self._catalogs = dict(catalogs or {})
         self._versions: dict[tuple[Place, str], list[Price]] = {}
+        self._tiers: dict[Place, set[str]] = {}
         for price in sorted(prices, key=lambda each: (each.effective_from, each.id), reverse=True):
             place = Place(price.catalog, price.upstream, price.model)
             self._versions.setdefault((place, price.service_tier), []).append(price)
+            self._tiers.setdefault(place, set()).add(price.service_tier)
         self._remembered: dict[tuple[str, str, str | None, str], tuple[tuple[Place, str], ...]] = {}
 
     def find(
@@ -215,6 +221,18 @@ class PriceBook:
                 if price.holds(when):
                     return Found(price, place, found_tier != tier)
         return None
+
+    def tiers(self, upstream: str, model: str, when: datetime) -> tuple[Price, ...]:
+        """Return the prices of a requested model in every tier that has one, the standard one first."""
+        found = self.find(upstream, model, None, None, when)
+        if found is None:
+            return ()
+        others = (
+            next((price for price in self._versions[found.place, tier] if price.holds(when)), None)
+            for tier in self._tiers.get(found.place, ())
+            if tier != found.price.service_tier
+        )
+        return (found.price, *(price for price in others if price is not None))
 
     def knows(self, upstream: str, model: str, when: datetime) -> bool:
         """Say whether a requested model has a price."""
@@ -261,10 +279,26 @@ def rate(event: UsageEvent, book: PriceBook) -> UsageEvent:
         event.upstream, event.model_requested, event.model_served, event.service_tier, event.started_at
     )
     if found is None:
-        return event
+        return _with_reservation(event)
     odd = (*event.anomalies, TIER_ASSUMED) if found.tier_assumed else event.anomalies
     cost = quote(found.price, event.usage).cost
-    return msgspec.structs.replace(event, cost=cost, price_id=found.price.id, anomalies=odd)
+    rated = msgspec.structs.replace(event, cost=cost, price_id=found.price.id, anomalies=odd)
+    return _with_reservation(rated)
+
+
+def _with_reservation(event: UsageEvent) -> UsageEvent:
+    """Compare with what a strict budget has reserved, and charge that where the cost is not known."""
+    bound = event.cost_bound
+    if bound is None:
+        return event
+    if event.cost is not None and event.usage_source is UsageSource.REPORTED:
+        return _flagged(event, OVERSHOOT) if event.cost > bound else event
+    charged = max(bound, event.cost or 0)
+    return _flagged(msgspec.structs.replace(event, cost=charged), RESERVATION_CHARGED)
+
+
+def _flagged(event: UsageEvent, anomaly: str) -> UsageEvent:
+    return msgspec.structs.replace(event, anomalies=(*event.anomalies, anomaly))
 
 
 def tier_of(service_tier: str | None) -> str:

@@ -11,9 +11,9 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 
-from meter.core.events import Outcome, UsageEvent, UsageSource
+from meter.core.events import Hold, Outcome, UsageEvent, UsageSource
 from meter.core.rollup import COUNTS, LineKey, Sums, fold
-from meter.store import staging
+from meter.store import budgets, staging, windows
 from meter.store.database import Database
 from meter.store.tables import usage_15m, usage_events
 
@@ -31,24 +31,29 @@ def append(database: Database, events: Sequence[UsageEvent], posted_at: datetime
     if not unique:
         return 0
     with database.write() as connection:
+        windows.share_appends(connection)
         staging.fill(connection, unique.values(), posted_at)
         inserted = connection.scalars(_insert_staged(database)).all()
         staging.drop(connection)
-        _fold_into_rollup(database, connection, (unique[event_id] for event_id in inserted))
+        fresh = [unique[event_id] for event_id in inserted]
+        _fold_into_rollup(database, connection, fresh)
+        windows.charge(database, connection, budgets.read(connection), fresh)
     return len(inserted)
 
 
 def verify(database: Database) -> list[str]:
-    """Compare the rollup with the sum of the events; returns every mismatch as a sentence."""
+    """Compare rollup and budgets with the sums of the events; returns every mismatch as a sentence."""
     with database.read_long() as connection:
         expected = fold(_stored_events(connection))
         found = {_line_key(row): _line(row) for row in connection.execute(sa.select(usage_15m)).mappings()}
+        of_budgets = windows.verify(connection, budgets.read(connection))
     keys = sorted(expected.keys() | found.keys())
-    return [
+    of_rollup = [
         _mismatch(key, expected.get(key), found.get(key))
         for key in keys
         if expected.get(key) != found.get(key)
     ]
+    return of_rollup + of_budgets
 
 
 def find(database: Database, event_id: str) -> UsageEvent | None:
@@ -96,6 +101,7 @@ def read_event(row: sa.RowMapping) -> UsageEvent:
     values["usage_source"] = UsageSource(row["usage_source"])
     for name in ("finish_reasons", "anomalies", "tags"):
         values[name] = tuple(row[name])
+    values["holds"] = tuple(Hold(*hold) for hold in row["holds"])
     return UsageEvent(**values)
 
 

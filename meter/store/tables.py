@@ -201,6 +201,9 @@ usage_events = sa.Table(
     sa.Column("duration_ms", sa.Integer),
     sa.Column("end_user", sa.String(256)),
     sa.Column("tags", sa.JSON, nullable=False),
+    # What a strict budget had to expect, and what budgets had reserved; see `meter.core.budgets`.
+    sa.Column("cost_bound", sa.BigInteger),
+    sa.Column("holds", sa.JSON, nullable=False, server_default="[]"),
     # Of corrections; see `meter.core.events.UsageEvent`.
     sa.Column("corrects_id", sa.Uuid(as_uuid=False)),
     sa.Column("priced_tokens", sa.BigInteger),
@@ -209,6 +212,13 @@ usage_events = sa.Table(
     sa.Column("reason", sa.String(256)),
     sa.Index("ix_usage_events_started_at", "started_at"),
     sa.Index("ix_usage_events_key_id_started_at", "key_id", "started_at"),
+    # Few: the events of closed months.
+    sa.Index(
+        "ix_usage_events_counted_at",
+        "counted_at",
+        postgresql_where=sa.text("counted_at IS NOT NULL"),
+        sqlite_where=sa.text("counted_at IS NOT NULL"),
+    ),
     # A partition a month, see `meter.store.partitions`; on PostgreSQL only.
     postgresql_partition_by="RANGE (started_at)",
 )
@@ -224,4 +234,63 @@ usage_15m = sa.Table(
     sa.Column("upstream", sa.String(64), primary_key=True),
     sa.Column("model", sa.String(256), primary_key=True),
     *(_count(name) for name in COUNTS),
+)
+
+_BIG_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+budgets = sa.Table(
+    "budgets",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("owner_kind", sa.String(8), nullable=False),
+    # Empty: the organisation.
+    sa.Column("owner_id", sa.String(32), nullable=False),
+    # A pattern of requested models; empty: any.
+    sa.Column("model", sa.String(256), nullable=False),
+    sa.Column("measure", sa.String(16), nullable=False),
+    sa.Column("period", sa.String(8), nullable=False),
+    sa.Column("tz", sa.String(64), nullable=False),
+    # Picodollars, tokens or requests.
+    sa.Column("limit", sa.BigInteger, nullable=False),
+    sa.Column("enforcement", sa.String(16), nullable=False),
+    sa.Column("thresholds", sa.JSON, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("owner_kind", "owner_id", "measure", "period", "model"),
+)
+
+# `spent` is the ledger's sum, `reserved` that of the allowances.
+budget_windows = sa.Table(
+    "budget_windows",
+    metadata,
+    sa.Column("id", _BIG_ID, primary_key=True),
+    sa.Column("budget_id", sa.ForeignKey("budgets.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("start", UtcDateTime, nullable=False),
+    # NULL: for ever.
+    sa.Column("end", UtcDateTime),
+    _count("spent"),
+    _count("reserved"),
+    sa.UniqueConstraint("budget_id", "start"),
+)
+
+# What processes hold of windows. A row goes when its holder's journal has been shipped to its end.
+allowances = sa.Table(
+    "allowances",
+    metadata,
+    sa.Column("id", _BIG_ID, primary_key=True),
+    sa.Column("holder", sa.String(128), nullable=False),
+    sa.Column(
+        "window_id", sa.ForeignKey("budget_windows.id", ondelete="CASCADE"), nullable=False, index=True
+    ),
+    _count("amount"),
+    sa.UniqueConstraint("holder", "window_id"),
+)
+
+# Processes that may hold allowances, and when each was last heard of, by the database's clock.
+holders = sa.Table(
+    "holders",
+    metadata,
+    sa.Column("holder", sa.String(128), primary_key=True),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("heartbeat_at", UtcDateTime, nullable=False),
 )

@@ -1,0 +1,174 @@
+"""The most that a request can use, for budgets that must not be passed.
+
+Every token of text takes at least a byte of the body, so that the body's length bounds the prompt; its
+marks, names and braces are more bytes than the tokens that a chat template puts around messages. Pictures in
+the body count by a bound of their own, since a small file can hold a large one. The answer is bounded by what
+the request says, or by what the model can say at most.
+
+What has no bound is refused, naming what to do: pictures and files that the provider fetches, tools that run
+there, and models that it may choose instead.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from meter.core.errors import InvalidRequest, RequestNotBounded
+from meter.core.prices import Price, Rates
+
+# OpenAI's dearest: gpt-4o-mini takes 2,833 tokens for a picture, and 5,667 for each of at most eight tiles.
+IMAGE_TOKENS_MAX = 50_000
+CHOICES_MAX = 1024
+TOKENS_MAX = 10**9
+
+# Members by which a provider adds to a request what is not in it.
+_ADDING = (
+    "conversation",
+    "models",
+    "plugins",
+    "previous_response_id",
+    "search_parameters",
+    "web_search_options",
+)
+_PARTS_OF_TEXT = frozenset({"text", "refusal", "thinking", "input_audio"})
+_TOOLS_OF_CLIENT = frozenset({"function", "custom"})
+_PROMPT_KINDS = ("prompt", "cached", "cache_write", "cache_write_1h", "input_audio")
+_COMPLETION_KINDS = ("completion", "output_audio")
+
+
+class Bound(msgspec.Struct, frozen=True, kw_only=True):
+    """The most that a request can use."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost: int | None = None
+    """Picodollars; `None` where the model has no price."""
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+def bound(document: Mapping[str, Any], *, body_bytes: int, embeds: bool, prices: Iterable[Price]) -> Bound:
+    """Bound a request by its decoded body, the body's length, and its model's price in every tier.
+
+    `embeds` says that the answer has no tokens. Raises `RequestNotBounded`, or `InvalidRequest` for limits
+    that are no numbers.
+    """
+    listed = tuple(prices)
+    prompt = body_bytes + IMAGE_TOKENS_MAX * _images(document)
+    completion = 0 if embeds else _completion(document, body_bytes, listed)
+    cost = _dearest(listed, prompt, completion)
+    return Bound(prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+
+
+def asked_output_tokens(document: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a choice of the answer may have by what the request says."""
+    given = [_number(document, name) for name in ("max_completion_tokens", "max_tokens")]
+    return max((number for number in given if number is not None), default=None)
+
+
+def choices(document: Mapping[str, Any]) -> int:
+    """Return how many answers are asked for: `n` or `best_of`, for each of several prompts."""
+    wanted = [_number(document, name) for name in ("n", "best_of")]
+    # A list of numbers is one prompt, by its tokens.
+    prompts = sum(isinstance(prompt, str | list) for prompt in _list(document.get("prompt"))) or 1
+    count = max((number for number in wanted if number is not None), default=1) * prompts
+    if count > CHOICES_MAX:
+        raise InvalidRequest(f"'n' asks for more than {CHOICES_MAX} answers.", param="n")
+    return max(1, count)
+
+
+def _completion(document: Mapping[str, Any], body_bytes: int, prices: tuple[Price, ...]) -> int:
+    most = [price.max_output_tokens for price in prices if price.max_output_tokens is not None]
+    each = asked_output_tokens(document)
+    if each is None and not most:
+        raise RequestNotBounded(
+            "A strict budget needs to know how long the answer can be: set 'max_completion_tokens' (or "
+            "'max_tokens'), or the model's largest output with 'meter prices set ... --max-output N'.",
+            param="max_completion_tokens",
+        )
+    tokens = (max(most) if each is None else each) + _thoughts(document)
+    if document.get("prediction") is not None:
+        # Rejected predictions are billed as output beside what was generated.
+        tokens += body_bytes
+    return tokens * choices(document)
+
+
+def _thoughts(document: Mapping[str, Any]) -> int:
+    places = (("reasoning", "max_tokens"), ("thinking", "budget_tokens"))
+    inside = [(document.get(member), name) for member, name in places]
+    return sum(_number(found, name) or 0 for found, name in inside if isinstance(found, dict))
+
+
+def _images(document: Mapping[str, Any]) -> int:
+    """Count the pictures in the body; raises `RequestNotBounded` for everything that is not in it."""
+    for name in _ADDING:
+        if document.get(name):
+            raise _not_bounded(name, "lets the provider add to the request or choose another model")
+    model = document.get("model")
+    if isinstance(model, str) and model.endswith(":online"):
+        raise _not_bounded("model", "lets the provider search the web")
+    if isinstance(document.get("prompt"), dict):
+        raise _not_bounded("prompt", "names a prompt that the provider keeps")
+    for tool in _list(document.get("tools")):
+        if not isinstance(tool, dict) or tool.get("type", "function") not in _TOOLS_OF_CLIENT:
+            raise _not_bounded("tools", "has a tool that runs at the provider")
+    messages = [message for message in _list(document.get("messages")) if isinstance(message, dict)]
+    if any(message.get("audio") for message in messages):
+        raise _not_bounded("messages", "names audio that the provider keeps")
+    return sum(_image(part) for message in messages for part in _list(message.get("content")))
+
+
+def _image(part: object) -> int:
+    if not isinstance(part, dict):
+        return 0
+    kind = part.get("type", "text")
+    if kind in _PARTS_OF_TEXT:
+        return 0
+    picture = part.get("image_url")
+    url = picture.get("url") if isinstance(picture, dict) else picture
+    if kind == "image_url" and isinstance(url, str) and url.startswith("data:"):
+        return 1
+    raise _not_bounded("messages", "has content whose size nobody can tell from the request")
+
+
+def _not_bounded(param: str, why: str) -> RequestNotBounded:
+    return RequestNotBounded(
+        f"'{param}' {why}, so that what it costs has no bound, and a strict budget refuses it. Leave it out, "
+        "or use a budget with the enforcement 'standard'.",
+        param=param,
+    )
+
+
+def _dearest(prices: tuple[Price, ...], prompt: int, completion: int) -> int | None:
+    """Cost the tokens in the dearest tier, at the dearest rate that each can have."""
+    costs = [
+        _at_most(rates, prompt, completion)
+        for price in prices
+        for rates in (price.rates_for(0), price.rates_for(prompt))
+    ]
+    return max((cost for cost in costs if cost is not None), default=None)
+
+
+def _at_most(rates: Rates, prompt: int, completion: int) -> int | None:
+    ins = [rate for kind in _PROMPT_KINDS if (rate := rates.of(kind)) is not None]
+    outs = [rate for kind in _COMPLETION_KINDS if (rate := rates.of(kind)) is not None]
+    if (prompt and not ins) or (completion and not outs):
+        return None
+    return prompt * max(ins, default=0) + completion * max(outs, default=0) + rates.request
+
+
+def _number(document: Mapping[str, Any], name: str) -> int | None:
+    value = document.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= TOKENS_MAX:
+        raise InvalidRequest(f"'{name}' must be a whole number, not negative.", param=name)
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

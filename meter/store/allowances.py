@@ -1,0 +1,197 @@
+"""Allowances: what each process has reserved of windows, and may spend without asking.
+
+A row belongs to a holder, which is a process by the name of its journal. It shrinks as the holder's events
+get into the ledger, or by giving back, and goes when the whole journal has been shipped. Until then nobody
+else gets it, however long its holder has been silent.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from meter.core.allowances import Answer, Ask, Beat, Room, Share, Wish, decide, extra
+from meter.core.budgets import Budget, Standing
+from meter.core.errors import Conflict, NotFound
+from meter.store import budgets, windows
+from meter.store.database import Database
+from meter.store.tables import allowances, holders
+
+# A holder that was heard of this recently is at work, and what it holds is no one's to take away.
+ALIVE_SECONDS = 30.0
+
+
+def reserve(
+    database: Database, holder: str, wishes: Sequence[Wish], asks: Sequence[Ask], now: datetime
+) -> Answer:
+    """Decide about asks, which name wishes by their places, and reserve what the admitted ones need."""
+    with database.write() as connection:
+        windows.share_appends(connection)
+        _know(database, connection, holder, now)
+        known = {budget.id: budget for budget in budgets.read(connection)}
+        keys = [(wish.budget_id, wish.span) for wish in wishes]
+        there = {key: known[key[0]] for key in keys if key[0] in known}
+        made = windows.make(database, connection, there)
+        found = windows.lock(connection, (each.id for each in made.values()))
+        rows = {key: found[each.id] for key, each in made.items()}
+        rooms = [_room(rows.get(key), wish) for key, wish in zip(keys, wishes, strict=True)]
+        decisions = decide(asks, dict(enumerate(rooms)))
+        shares = [
+            _grant(database, connection, holder, rows.get(key), room, wish)
+            for key, wish, room in zip(keys, wishes, rooms, strict=True)
+        ]
+    full = [
+        None if at is None else _standing(known[keys[at][0]], rows[keys[at]], rooms[at]) for at in decisions
+    ]
+    return Answer(full, shares)
+
+
+def _room(row: sa.Row[Any] | None, wish: Wish) -> Room:
+    if row is None:
+        # Its budget has been removed, and nothing limits the request there.
+        return Room(held=0, free=2**63)
+    return Room(held=wish.held, free=row.limit - row.spent - row.reserved)
+
+
+def _grant(
+    database: Database,
+    connection: sa.Connection,
+    holder: str,
+    row: sa.Row[Any] | None,
+    room: Room,
+    wish: Wish,
+) -> Share | None:
+    if row is None:
+        return None
+    amount = room.taken + extra(room.free, wish.need, wish.wanted)
+    statement = database.insert(allowances).values(holder=holder, window_id=row.id, amount=amount)
+    added = {"amount": allowances.c.amount + amount}
+    statement = statement.on_conflict_do_update(index_elements=["holder", "window_id"], set_=added)
+    share = connection.execute(statement.returning(allowances.c.id, allowances.c.amount)).one()
+    if amount:
+        windows.reserve(connection, row.id, amount)
+    return Share(share.id, share.amount)
+
+
+def _standing(budget: Budget, row: sa.Row[Any], room: Room) -> Standing:
+    reserved = row.reserved + room.taken
+    return Standing(budget=budget, start=row.start, end=row.end, spent=row.spent, reserved=reserved)
+
+
+def give_back(database: Database, amounts: Mapping[int, int]) -> dict[int, int]:
+    """Free parts of allowances; returns what is left of each that is still there."""
+    with database.write() as connection:
+        query = sa.select(allowances).where(allowances.c.id.in_(amounts))
+        window_of = {row.id: row.window_id for row in connection.execute(query)}
+        windows.lock(connection, window_of.values())
+        rows = connection.execute(query.order_by(allowances.c.id).with_for_update()).all()
+        for row in rows:
+            _free(connection, row, min(amounts[row.id], row.amount))
+        return {row.id: row.amount - min(amounts[row.id], row.amount) for row in rows}
+
+
+def held(database: Database, holder: str) -> dict[int, int]:
+    """Return everything that a holder holds: amounts by the ids of allowances."""
+    with database.read() as connection:
+        return _held(connection, holder)
+
+
+def beat(database: Database, holder: str, now: datetime, *, holds: bool) -> Beat:
+    """Say that a holder lives, if it holds anything, and learn what has changed.
+
+    `now` is this machine's time, which counts where the database is a file of it.
+    """
+    if holds:
+        with database.write() as connection:
+            _know(database, connection, holder, now)
+    with database.read() as connection:
+        return Beat(_now(connection, now), budgets.read(connection), _held(connection, holder))
+
+
+def _know(database: Database, connection: sa.Connection, holder: str, now: datetime) -> None:
+    at = _now(connection, now)
+    row = {"holder": holder, "started_at": at, "heartbeat_at": at}
+    statement = database.insert(holders).values(row)
+    connection.execute(statement.on_conflict_do_update(index_elements=["holder"], set_={"heartbeat_at": at}))
+
+
+def release(database: Database, holder: str) -> None:
+    """Free everything that a holder holds: its journal has been shipped to the end."""
+    with database.write() as connection:
+        _release(connection, holder)
+
+
+def write_off(database: Database, holder: str, now: datetime) -> int:
+    """Free what a holder holds whose journal is lost; returns how many allowances those were.
+
+    Raises `Conflict` where it is at work, and `NotFound` where nobody has heard of it.
+    """
+    with database.write() as connection:
+        row = connection.execute(sa.select(holders).where(holders.c.holder == holder)).first()
+        if row is None:
+            raise NotFound(
+                f"There is no holder {holder!r}; see: meter budgets list --holders", param="holder"
+            )
+        silent = (_now(connection, now) - row.heartbeat_at).total_seconds()
+        if silent < ALIVE_SECONDS:
+            raise Conflict(f"{holder} was heard of {silent:.0f} s ago: stop it first.", param="holder")
+        return _release(connection, holder)
+
+
+def _release(connection: sa.Connection, holder: str) -> int:
+    query = sa.select(allowances).where(allowances.c.holder == holder)
+    windows.lock(connection, [row.window_id for row in connection.execute(query)])
+    rows = connection.execute(query.order_by(allowances.c.id).with_for_update()).all()
+    for row in rows:
+        _free(connection, row, row.amount)
+    connection.execute(sa.delete(allowances).where(allowances.c.holder == holder))
+    connection.execute(sa.delete(holders).where(holders.c.holder == holder))
+    return len(rows)
+
+
+def _free(connection: sa.Connection, row: sa.Row[Any], amount: int) -> None:
+    if amount > 0:
+        windows.reserve(connection, row.window_id, -amount)
+        change = {"amount": allowances.c.amount - amount}
+        connection.execute(sa.update(allowances).where(allowances.c.id == row.id).values(change))
+
+
+def _held(connection: sa.Connection, holder: str) -> dict[int, int]:
+    query = sa.select(allowances.c.id, allowances.c.amount).where(allowances.c.holder == holder)
+    return {row.id: row.amount for row in connection.execute(query)}
+
+
+def _now(connection: sa.Connection, now: datetime) -> datetime:
+    if connection.dialect.name != "postgresql":
+        return now
+    told: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    return told.astimezone(UTC)
+
+
+class Holder(NamedTuple):
+    """A process that may hold allowances, as an operator sees it."""
+
+    holder: str
+    silent_seconds: float
+    allowances: int
+
+    @property
+    def stranded(self) -> bool:
+        """Say whether nobody has heard of it for long, so that what it holds waits for its journal."""
+        return self.silent_seconds >= ALIVE_SECONDS
+
+
+def list_holders(database: Database, now: datetime) -> list[Holder]:
+    """Return who holds allowances."""
+    count = sa.func.count(allowances.c.id)
+    query = (
+        sa.select(holders, count.label("allowances"))
+        .outerjoin(allowances, allowances.c.holder == holders.c.holder)
+        .group_by(*holders.c)
+        .order_by(holders.c.started_at)
+    )
+    with database.read() as connection:
+        at = _now(connection, now)
+        rows = connection.execute(query).all()
+    return [Holder(row.holder, (at - row.heartbeat_at).total_seconds(), row.allowances) for row in rows]

@@ -1,0 +1,95 @@
+"""Budgets in the database: what there are, and how they stand."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from meter.core.budgets import Budget, OwnerKind, Standing
+from meter.core.errors import NotFound
+from meter.store import windows
+from meter.store.database import Database
+from meter.store.tables import api_keys, budget_windows, budgets, teams
+
+_IDENTITY = ("owner_kind", "owner_id", "measure", "period", "model")
+_CHANGED = ("tz", "limit", "enforcement", "thresholds", "updated_at")
+_NAMED = (
+    sa.select(budgets, sa.func.coalesce(teams.c.name, api_keys.c.name, "").label("owner"))
+    .outerjoin(teams, (budgets.c.owner_kind == OwnerKind.TEAM) & (teams.c.id == budgets.c.owner_id))
+    .outerjoin(api_keys, (budgets.c.owner_kind == OwnerKind.KEY) & (api_keys.c.id == budgets.c.owner_id))
+    .order_by(budgets.c.owner_kind, budgets.c.owner_id, budgets.c.created_at, budgets.c.id)
+)
+
+
+def put(database: Database, budget: Budget, now: datetime) -> Standing:
+    """Make a budget, or change the one of the same owner, measure, period and model pattern.
+
+    Its window begins with what the ledger holds, so that nothing is reset by a change.
+    """
+    row = {name: _stored(value) for name, value in msgspec.structs.asdict(budget).items() if name != "owner"}
+    statement = database.insert(budgets).values(row | {"created_at": now, "updated_at": now})
+    changed = {name: statement.excluded[name] for name in _CHANGED}
+    statement = statement.on_conflict_do_update(index_elements=_IDENTITY, set_=changed)
+    with database.write() as connection:
+        windows.exclude_appends(connection)
+        before = _find(connection, budget)
+        connection.execute(statement)
+        found = _find(connection, budget)
+        if found is None:
+            raise NotFound("The budget went away while it was being made.", param="budget")
+        if before is not None and before.tz != found.tz:
+            # Its windows begin and end at other times now.
+            connection.execute(sa.delete(budget_windows).where(budget_windows.c.budget_id == found.id))
+        return windows.standing(database, connection, found, now)
+
+
+def load(database: Database) -> list[Budget]:
+    """Return all budgets, the organisation's, keys' and teams' together."""
+    with database.read() as connection:
+        return read(connection)
+
+
+def read(connection: sa.Connection) -> list[Budget]:
+    """Return all budgets within a transaction."""
+    return [_budget(row) for row in connection.execute(_NAMED).mappings()]
+
+
+def standings(database: Database, now: datetime) -> list[Standing]:
+    """Return how all budgets stand in their windows of now."""
+    with database.write() as connection:
+        windows.share_appends(connection)
+        return [windows.standing(database, connection, budget, now) for budget in read(connection)]
+
+
+def remove(database: Database, budget_id: str) -> Budget:
+    """Take a budget away, with its windows and what processes hold of them."""
+    with database.write() as connection:
+        windows.exclude_appends(connection)
+        found = next((each for each in read(connection) if each.id == budget_id), None)
+        if found is None:
+            raise NotFound(f"There is no budget {budget_id!r}; see: meter budgets list", param="budget")
+        connection.execute(sa.delete(budgets).where(budgets.c.id == budget_id))
+    return found
+
+
+def _find(connection: sa.Connection, budget: Budget) -> Budget | None:
+    row = (
+        connection.execute(
+            _NAMED.where(*(budgets.c[name] == _stored(getattr(budget, name)) for name in _IDENTITY))
+        )
+        .mappings()
+        .first()
+    )
+    return None if row is None else _budget(row)
+
+
+def _budget(row: sa.RowMapping) -> Budget:
+    values = {name: row[name] for name in Budget.__struct_fields__}
+    found: Budget = msgspec.convert(values, Budget)
+    return found
+
+
+def _stored(value: Any) -> Any:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value

@@ -1,0 +1,73 @@
+"""What a budget's owner has spent within a stretch of time, by the ledger."""
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+import sqlalchemy as sa
+
+from meter.core.budgets import Budget, Measure, OwnerKind, Span
+from meter.store.tables import usage_15m, usage_events
+
+# SQLite's SUM overflows past 2**63: amounts are summed in two parts.
+_PART = 10**6
+
+
+def spent_in(connection: sa.Connection, budget: Budget, span: Span) -> int:
+    """Sum what counts for a budget in a window of its own, whose bounds are quarters of an hour."""
+    if budget.model:
+        return _of_models(connection, budget, span)
+    events = usage_events.c
+    in_rollup = _within(usage_15m.c.bucket, span)
+    # What came of closed months is in the rollup where it counts, which is not when it started.
+    strangers = _within(events.counted_at, span)
+    absent = events.counted_at.is_not(None) & _within(events.started_at, span)
+    found = _sum(connection, _of_line(budget.measure), in_rollup & _owned(usage_15m, budget))
+    found -= _sum(connection, _of_entry(budget.measure), strangers & _owned(usage_events, budget))
+    return found + _sum(connection, _of_entry(budget.measure), absent & _owned(usage_events, budget))
+
+
+def _of_models(connection: sa.Connection, budget: Budget, span: Span) -> int:
+    """Sum by requested models, which the rollup does not keep apart."""
+    model = usage_events.c.model_requested
+    value = _of_entry(budget.measure)
+    where = _within(usage_events.c.started_at, span) & _owned(usage_events, budget)
+    query = sa.select(model, *_parts(value)).where(where).group_by(model)
+    rows = connection.execute(query).all()
+    return sum(_whole(row) for row in rows if fnmatchcase(row.model_requested, budget.model))
+
+
+def _within(instant: sa.ColumnElement[Any], span: Span) -> sa.ColumnElement[bool]:
+    since = instant >= span.start
+    return since if span.end is None else since & (instant < span.end)
+
+
+def _owned(table: sa.Table, budget: Budget) -> sa.ColumnElement[bool]:
+    owners = {OwnerKind.TEAM: table.c.team_id, OwnerKind.KEY: table.c.key_id}
+    column = owners.get(budget.owner_kind)
+    return sa.true() if column is None else column == budget.owner_id
+
+
+def _of_line(measure: Measure) -> sa.ColumnElement[int]:
+    columns = usage_15m.c
+    tokens = columns.prompt_tokens + columns.completion_tokens
+    return {Measure.COST: columns.cost, Measure.TOKENS: tokens, Measure.REQUESTS: columns.requests}[measure]
+
+
+def _of_entry(measure: Measure) -> sa.ColumnElement[int]:
+    columns = usage_events.c
+    tokens = columns.prompt_tokens + columns.completion_tokens
+    requests = sa.case((columns.corrects_id.is_(None), 1), else_=0)
+    cost = sa.func.coalesce(columns.cost, 0)
+    return {Measure.COST: cost, Measure.TOKENS: tokens, Measure.REQUESTS: requests}[measure]
+
+
+def _sum(connection: sa.Connection, value: sa.ColumnElement[int], where: sa.ColumnElement[bool]) -> int:
+    return _whole(connection.execute(sa.select(*_parts(value)).where(where)).one())
+
+
+def _parts(value: sa.ColumnElement[int]) -> tuple[sa.ColumnElement[Any], ...]:
+    return sa.func.sum(value // _PART).label("whole"), sa.func.sum(value % _PART).label("rest")
+
+
+def _whole(row: sa.Row[Any]) -> int:
+    return int(row.whole or 0) * _PART + int(row.rest or 0)

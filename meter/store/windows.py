@@ -1,0 +1,167 @@
+"""The windows of budgets: `spent` is the ledger's sum, folded in the transaction that appends events.
+
+Whoever appends reads which budgets there are; whoever makes a budget reads what has been appended. So that
+neither misses the other, appending and making exclude each other by an advisory lock; on SQLite there is one
+writer at a time anyway.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from meter.core.budgets import Budget, Measure, Span, Standing, charged, spent_by_window
+from meter.core.events import UsageEvent
+from meter.store.database import Database
+from meter.store.sums import spent_in
+from meter.store.tables import allowances, budget_windows, budgets
+
+# Any number, as long as all servers use the same.
+_APPENDS_LOCK = 0x6D65746574
+
+Key = tuple[str, Span]
+
+
+class Made(NamedTuple):
+    """A window's id, and whether it was made just now."""
+
+    id: int
+    is_new: bool
+
+
+def share_appends(connection: sa.Connection) -> None:
+    """Keep budgets from being made or changed until this transaction ends."""
+    _lock(connection, "pg_advisory_xact_lock_shared")
+
+
+def exclude_appends(connection: sa.Connection) -> None:
+    """Keep everybody from appending to the ledger until this transaction ends."""
+    _lock(connection, "pg_advisory_xact_lock")
+
+
+def _lock(connection: sa.Connection, function: str) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT {function}({_APPENDS_LOCK})")
+
+
+def standing(database: Database, connection: sa.Connection, budget: Budget, at: datetime) -> Standing:
+    """Return how a budget stands in the window that holds an instant; the window is made if need be."""
+    span = budget.span(at)
+    made = make(database, connection, {(budget.id, span): budget})[budget.id, span]
+    row = lock(connection, [made.id])[made.id]
+    return Standing(budget=budget, start=span.start, end=span.end, spent=row.spent, reserved=row.reserved)
+
+
+def make(database: Database, connection: sa.Connection, wanted: Mapping[Key, Budget]) -> dict[Key, Made]:
+    """Return windows, and make those that are missing; a new one begins with what the ledger holds."""
+    # In the order of their keys, so that two who make the same ones don't wait for each other.
+    keys = sorted(wanted, key=lambda each: (each[0], each[1].start))
+    return {key: _make(database, connection, wanted[key], key[1]) for key in keys}
+
+
+def lock(connection: sa.Connection, ids: Iterable[int]) -> dict[int, sa.Row[Any]]:
+    """Lock windows in the order of their ids, once in a transaction; returns those that are there.
+
+    Beside its columns a row has its budget's `measure` and `limit`.
+    """
+    query = (
+        sa.select(budget_windows, budgets.c.measure, budgets.c.limit)
+        .join(budgets)
+        .where(budget_windows.c.id.in_(sorted(set(ids))))
+        .order_by(budget_windows.c.id)
+        .with_for_update(of=budget_windows)
+    )
+    return {row.id: row for row in connection.execute(query)}
+
+
+def _make(database: Database, connection: sa.Connection, budget: Budget, span: Span) -> Made:
+    columns = budget_windows.c
+    there = sa.select(columns.id).where(columns.budget_id == budget.id, columns.start == span.start)
+    found = connection.scalar(there)
+    if found is not None:
+        return Made(found, is_new=False)
+    values = {"budget_id": budget.id, "start": span.start, "end": span.end}
+    statement = database.insert(budget_windows).values(**values, spent=spent_in(connection, budget, span))
+    added = statement.on_conflict_do_nothing(index_elements=["budget_id", "start"]).returning(columns.id)
+    made = connection.scalar(added)
+    # Somebody else may have made it meanwhile, without the entries of this transaction.
+    return Made(connection.execute(there).scalar_one() if made is None else made, is_new=made is not None)
+
+
+def charge(
+    database: Database, connection: sa.Connection, known: Sequence[Budget], events: Sequence[UsageEvent]
+) -> None:
+    """Add what entries have cost to the windows that they fall into, and take it out of what was reserved.
+
+    The entries are in the ledger already, in this transaction, which shares appending.
+    """
+    added = spent_by_window(known, events)
+    held = {hold.allowance for event in events for hold in event.holds}
+    if not added and not held:
+        return
+    by_id = {budget.id: budget for budget in known}
+    made = make(database, connection, {key: by_id[key[0]] for key in added})
+    of_allowance = _windows_of(connection, held)
+    rows = lock(connection, [*(each.id for each in made.values()), *of_allowance.values()])
+    for key, window in made.items():
+        # What was made now has these entries in its sum already.
+        if not window.is_new and added[key]:
+            _change(connection, window.id, spent=added[key])
+    measures = {
+        number: Measure(rows[window].measure) for number, window in of_allowance.items() if window in rows
+    }
+    _take(connection, events, measures)
+
+
+def _windows_of(connection: sa.Connection, held: Iterable[int]) -> dict[int, int]:
+    """Return whose windows allowances are, which never changes and so needs no lock."""
+    query = sa.select(allowances.c.id, allowances.c.window_id).where(allowances.c.id.in_(held))
+    return {row.id: row.window_id for row in connection.execute(query)}
+
+
+def _take(connection: sa.Connection, events: Iterable[UsageEvent], measures: Mapping[int, Measure]) -> None:
+    """Take what was spent out of the allowances that it was reserved in, as far as it was reserved."""
+    taken: dict[int, int] = {}
+    for event in events:
+        amounts = charged(event)
+        for hold in event.holds:
+            measure = measures.get(hold.allowance)
+            if measure is not None:
+                part = max(0, min(amounts.of(measure), hold.amount))
+                taken[hold.allowance] = taken.get(hold.allowance, 0) + part
+    query = sa.select(allowances).where(allowances.c.id.in_(taken)).order_by(allowances.c.id)
+    for row in connection.execute(query.with_for_update()).all():
+        part = min(taken[row.id], row.amount)
+        if part:
+            change = {"amount": allowances.c.amount - part}
+            connection.execute(sa.update(allowances).where(allowances.c.id == row.id).values(change))
+            _change(connection, row.window_id, reserved=-part)
+
+
+def _change(connection: sa.Connection, window_id: int, *, spent: int = 0, reserved: int = 0) -> None:
+    columns = budget_windows.c
+    changed = {"spent": columns.spent + spent, "reserved": columns.reserved + reserved}
+    connection.execute(sa.update(budget_windows).where(columns.id == window_id).values(changed))
+
+
+def reserve(connection: sa.Connection, window_id: int, amount: int) -> None:
+    """Change what is reserved of a window, whose row is locked."""
+    _change(connection, window_id, reserved=amount)
+
+
+def verify(connection: sa.Connection, known: Iterable[Budget]) -> list[str]:
+    """Compare every window with the ledger and the allowances; returns every mismatch as a sentence."""
+    by_id = {budget.id: budget for budget in known}
+    held = sa.func.coalesce(sa.func.sum(allowances.c.amount), 0).label("held")
+    query = sa.select(budget_windows, held).outerjoin(allowances).group_by(*budget_windows.c)
+    sentences = []
+    for row in connection.execute(query):
+        budget = by_id[row.budget_id]
+        expected = spent_in(connection, budget, Span(row.start, row.end))
+        where = f"window from {row.start.isoformat()} of the {budget.title}"
+        if row.spent != expected:
+            sentences.append(f"{where}: spent {row.spent} instead of {expected}")
+        if row.reserved != int(row.held):
+            sentences.append(f"{where}: reserved {row.reserved}, and allowances hold {row.held}")
+    return sentences
