@@ -10,6 +10,7 @@ ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 (a file's name)
 PEPPER_FILE = "pepper"
 GRANTS_FILE = "grants"
 PRICES_FILE = "prices"
+BUDGETS_FILE = "budgets"
 JOURNAL_FOLDER = "journal"
 SERVER_LOCK = "server.lock"
 

@@ -15,6 +15,7 @@ FLOORS = {
     "core": 0,
     "store": 1,
     "journal": 1,
+    "allowances": 1,
     "proxy": 1,
     "metrics": 1,
     "settings": 1,

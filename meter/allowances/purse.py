@@ -8,6 +8,8 @@ from meter.core.budgets import Budget, Span
 IDLE_SECONDS = 2.0
 # An allowance is to last for about so long.
 AHEAD_SECONDS = 2.0
+# Near the limit there is nothing ahead, and asking at every request would not change that.
+ASK_AGAIN_SECONDS = 0.25
 
 
 class Purse(msgspec.Struct):
@@ -25,7 +27,9 @@ class Purse(msgspec.Struct):
     """In which turn the database said what is held."""
     need: int = 0
     """What the last request asked for."""
-    used_at: float = 0.0
+    asked_at: float = float("-inf")
+    """When the database was last asked for more."""
+    used_at: float = float("-inf")
     """When a request was last admitted, on the monotonic clock."""
     pace: float = 0.0
     """What requests have asked for, a second."""
@@ -39,7 +43,7 @@ class Purse(msgspec.Struct):
         """Set a part aside for a request."""
         self.promised += amount
         self.need = amount
-        elapsed = at - self.used_at
+        elapsed = min(at - self.used_at, 10.0)
         # An average over about a second, which forgets a burst as soon as it is over.
         weight = min(1.0, max(elapsed, 0.001))
         self.pace += weight * (amount / max(elapsed, 0.001) - self.pace)
@@ -59,10 +63,9 @@ class Purse(msgspec.Struct):
         """What would serve the requests to come."""
         return int(self.pace * AHEAD_SECONDS)
 
-    @property
-    def low(self) -> bool:
-        """Whether it is time to ask for more before requests have to wait for it."""
-        return self.free < self.wanted // 2
+    def low(self, at: float) -> bool:
+        """Say whether it is time to ask for more before requests have to wait for it."""
+        return self.free < self.wanted // 2 and at - self.asked_at >= ASK_AGAIN_SECONDS
 
     def idle(self, at: float) -> int:
         """Return what should go back, because nobody has asked for a while."""

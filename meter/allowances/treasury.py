@@ -16,16 +16,15 @@ import msgspec
 
 from meter.allowances.purse import Purse
 from meter.core.allowances import Answer, Ask, Beat, Wish
-from meter.core.budgets import Amounts, Budget, Enforcement, Standing, charged
+from meter.core.budgets import Amounts, Budget, Enforcement, Measure, Standing, charged, format_amount
 from meter.core.clock import Clock
-from meter.core.errors import InsufficientQuota, MeteringUnavailable
-from meter.core.events import Hold, UsageEvent
+from meter.core.errors import InsufficientQuota, MeteringUnavailable, Quota
+from meter.core.events import Reserved, UsageEvent
 
 # What a request waits for the database; then a strict budget refuses it, and another lets it pass.
 WAIT_SECONDS_MAX = 2.0
 # Whose budgets apply is remembered for so many pairs of a key and a model, most of them made up by clients.
 REQUESTERS_REMEMBERED_MAX = 10_000
-EMPTY = Amounts(0, 0, 0)
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +42,21 @@ class Part(msgspec.Struct):
 
     purse: Purse
     amount: int
+    growing: bool = False
+    """Whether more is being reserved."""
 
 
-class Reservation(NamedTuple):
+class Reservation(msgspec.Struct):
     """What a request has reserved, of all windows that it falls into."""
 
     parts: tuple[Part, ...] = ()
+    settled: bool = False
 
     @property
-    def holds(self) -> tuple[Hold, ...]:
+    def reserved(self) -> tuple[Reserved, ...]:
         """The same, for its event."""
         return tuple(
-            Hold(part.purse.allowance_id, part.amount)
+            Reserved(part.purse.allowance_id, part.amount)
             for part in self.parts
             if part.purse.allowance_id is not None
         )
@@ -87,6 +89,20 @@ class Treasury:
         self._asking: asyncio.Task[None] | None = None
         self._unshipped: dict[str, Reservation] = {}
 
+    @property
+    def budgets(self) -> list[Budget]:
+        """All budgets, as they were last seen."""
+        return self._budgets
+
+    @property
+    def awaits(self) -> bool:
+        """Whether there are events that the ledger does not have yet, and that something is held for."""
+        return bool(self._unshipped)
+
+    def start_from(self, budgets: list[Budget]) -> None:
+        """Take in the budgets of an earlier time."""
+        self._take_budgets(budgets)
+
     def purses(self, team_id: str, key_id: str, model: str, at: datetime) -> tuple[Purse, ...]:
         """Return the windows that limit a request which starts at an instant."""
         requester = (team_id, key_id, model)
@@ -109,34 +125,42 @@ class Treasury:
         for part in parts:
             part.purse.promise(part.amount, at)
         if enough:
-            if any(part.purse.low for part in parts):
+            if any(part.purse.low(at) for part in parts):
                 self._ask()
             return Reservation(parts)
+        reservation = Reservation(parts)
         try:
             full = await self._wait(parts)
-            if full is not None:
-                raise InsufficientQuota(full)
         except MeteringUnavailable as fault:
             if any(part.purse.budget.enforcement is Enforcement.STRICT for part in parts):
-                self.cancel(Reservation(parts))
+                self.cancel(reservation)
                 raise
             # Nobody can say that there is no room, and this budget may err.
             log.warning("a request was admitted past its budgets: %s", fault)
+            return reservation
         except BaseException:
-            self.cancel(Reservation(parts))
+            self.cancel(reservation)
             raise
-        return Reservation(parts)
+        if full is not None:
+            self.cancel(reservation)
+            raise _refusal(full, parts)
+        return reservation
 
-    async def grow(self, part: Part, amount: int) -> Standing | None:
+    async def grow(self, reservation: Reservation, part: Part, amount: int) -> Standing | None:
         """Reserve more for a request under way; returns the window where there is no room for it."""
-        more = Part(part.purse, amount)
+        part.growing = True
         enough = amount <= part.purse.free
         part.purse.promise(amount, self._clock.monotonic())
-        full = None if enough else await self._wait((more,))
-        if full is None:
-            part.amount += amount
-        else:
-            part.purse.release(amount)
+        kept = False
+        try:
+            full = None if enough else await self._wait((Part(part.purse, amount),))
+            kept = full is None and not reservation.settled
+        finally:
+            if kept:
+                part.amount += amount
+                part.growing = False
+            else:
+                part.purse.release(amount)
         return full
 
     def cancel(self, reservation: Reservation) -> None:
@@ -145,15 +169,14 @@ class Treasury:
             part.purse.release(part.amount)
 
     def settle(self, event: UsageEvent, reservation: Reservation) -> UsageEvent:
-        """Keep of a reservation what the event has used, until the ledger has it; put the holds on it."""
-        if not reservation.parts:
-            return event
+        """Keep what an event has used of its reservation, until the ledger has it; put that on it."""
+        reservation.settled = True
         amounts = charged(event)
         kept = tuple(Part(part.purse, _moved(part, amounts)) for part in reservation.parts)
         for part, keeping in zip(reservation.parts, kept, strict=True):
             part.purse.release(part.amount - keeping.amount)
         self._unshipped[event.event_id] = Reservation(kept)
-        return msgspec.structs.replace(event, holds=reservation.holds)
+        return msgspec.structs.replace(event, reserved=reservation.reserved)
 
     def shipped(self, event_ids: Iterable[str], shares: Mapping[int, int], turn: int) -> None:
         """Take note that events are in the ledger, which has taken them out of what is held."""
@@ -232,13 +255,17 @@ class Treasury:
 
     async def _ask_for(self, waiting: Sequence[_Waiting]) -> None:
         involved = {id(part.purse): part.purse for each in waiting for part in each.parts}
-        involved |= {id(purse): purse for purse in self._purses.values() if purse.low}
+        at = self._clock.monotonic()
+        involved |= {id(purse): purse for purse in self._purses.values() if purse.low(at)}
         purses = list(involved.values())
-        place = {id(purse): at for at, purse in enumerate(purses)}
+        place = {id(purse): number for number, purse in enumerate(purses)}
         asks = [Ask(_needs(each.parts, place)) for each in waiting]
         wishes = [
-            _wish(purse, [ask.needs[at] for ask in asks if at in ask.needs]) for at, purse in enumerate(purses)
+            _wish(purse, [ask.needs[number] for ask in asks if number in ask.needs])
+            for number, purse in enumerate(purses)
         ]
+        for purse in purses:
+            purse.asked_at = at
         answer, turn = await self._bank.reserve(wishes, asks)
         for purse, share in zip(purses, answer.shares, strict=True):
             if share is not None:
@@ -278,6 +305,18 @@ class Treasury:
             ended = purse.span.end is not None and purse.span.end <= now
             if ended and not purse.held and not purse.promised:
                 del self._purses[key]
+
+
+def _refusal(full: Standing, parts: Iterable[Part]) -> InsufficientQuota:
+    budget = full.budget
+    needed = next(part.amount for part in parts if part.purse.budget.id == budget.id)
+    unit = "USD" if budget.measure is Measure.COST else budget.measure
+    limit, spent, reserved, need = (
+        f"{format_amount(amount, budget.measure)} {unit}"
+        for amount in (budget.limit, full.spent, full.reserved, needed)
+    )
+    quota = Quota(limit=limit, spent=spent, reserved=reserved, needed=need, ends_at=full.end)
+    return InsufficientQuota(budget.whose, quota)
 
 
 def _moved(part: Part, amounts: Amounts) -> int:

@@ -20,6 +20,7 @@ from litestar import Litestar
 
 from meter import metrics as instruments
 from meter.app.actions import clock, new_event_id
+from meter.app.budgeting import Office
 from meter.app.control import Credentials, Desk
 from meter.app.control import control as build_control
 from meter.app.rating import Rater, keep_fresh, load_first
@@ -38,7 +39,7 @@ from meter.proxy.relay import Accounting, Limits, Local, Relay
 from meter.proxy.sample import SampleTransport
 from meter.proxy.upstream import Timeouts, Upstream
 from meter.settings import Settings, UpstreamSettings
-from meter.store import keys, ledger, partitions
+from meter.store import keys, partitions
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable, RowRefused
 
@@ -107,17 +108,21 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     gate.take_snapshot(_saved_snapshot(settings))
     rater = Rater(database, settings)
     await load_first(rater)
-    holding = _holding(premises, gate, rater)
+    # A name of its own for every start: the journal of the last one is adopted like any other.
+    holder = f"{premises.holder}-{new_event_id()}"
+    budgets = Office(database, settings, holder, lambda: rater.book)
+    await budgets.open()
+    holding = _holding(premises, holder, gate, rater, budgets)
     upstreams = _upstreams(settings)
     local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
     relay = Relay(
         gate=gate,
-        admission=Admission(steps=(allow_models,)),
+        admission=Admission(steps=(allow_models, budgets.step)),
         upstreams=upstreams,
         pumps=pumps,
         accounting=_accounting(holding.journal, metrics, rater),
         limits=Limits(settings.body_bytes_max, settings.hangup_grace_seconds, settings.stream_usage),
-        clock=clock,
+        clock=budgets.clock,
         local=local,
         stopping=stopping.is_set,
     )
@@ -134,7 +139,11 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding, stopping=stopping)
     local["/health/ready"] = house.readiness
     _show(metrics, pumps, holding)
-    fresh = (asyncio.create_task(metrics.keep_fresh()), asyncio.create_task(keep_fresh(rater)))
+    fresh = (
+        asyncio.create_task(metrics.keep_fresh()),
+        asyncio.create_task(keep_fresh(rater)),
+        asyncio.create_task(budgets.keep()),
+    )
     try:
         yield house
     finally:
@@ -147,7 +156,9 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         token_look_ups.shutdown()
         await asyncio.gather(*(upstream.aclose() for upstream in upstreams))
         # The journal is written by this thread alone, so it is also closed by it; nobody waits any more.
+        await budgets.treasury.aclose()
         holding.close()
+        budgets.teller.close()
 
 
 def _show(metrics: instruments.Metrics, pumps: Pumps, holding: Holding) -> None:
@@ -162,7 +173,7 @@ def _show(metrics: instruments.Metrics, pumps: Pumps, holding: Holding) -> None:
     metrics.gauge("meter_quarantined_records", "What could not be shipped.", lambda: len(holding.quarantine))
 
 
-def _holding(premises: Premises, gate: Gate, rater: Rater) -> Holding:
+def _holding(premises: Premises, holder: str, gate: Gate, rater: Rater, budgets: Office) -> Holding:
     settings, database = premises.settings, premises.database
     loop = asyncio.get_running_loop()
     prepared = threading.Event()
@@ -180,17 +191,17 @@ def _holding(premises: Premises, gate: Gate, rater: Rater) -> Holding:
 
     options = Options(
         root=settings.data_dir / JOURNAL_FOLDER,
-        # A name of its own for every start: the journal of the last one is adopted like any other.
-        holder=f"{premises.holder}-{new_event_id()}",
+        holder=holder,
         power=settings.durability == "power",
         bytes_max=settings.journal_bytes_max,
     )
     return Holding(
         options,
-        sink=lambda events: ledger.append(database, events, clock.now()),
+        sink=budgets.append,
         refusal=RowRefused,
         upkeep=upkeep,
         interrupted=lambda attempt, emitted: rater.rate(interrupted(attempt, emitted)),
+        finished=budgets.teller.release,
     )
 
 

@@ -6,7 +6,19 @@ import sys
 import click
 
 from meter import __version__
-from meter.cli import audit, db, keys, reconcile, report, serve, teams, tokens, verify, work
+from meter.cli import (
+    audit,
+    budgets,
+    db,
+    keys,
+    reconcile,
+    report,
+    serve,
+    teams,
+    tokens,
+    verify,
+    work,
+)
 from meter.core.errors import MeterError
 from meter.datadir import InUseError
 from meter.settings import ConfigurationError
@@ -23,6 +35,7 @@ def meter() -> None:
 
 
 for command in (
+    budgets.budgets,
     serve.serve,
     work.work,
     keys.keys,

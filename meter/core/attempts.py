@@ -16,7 +16,7 @@ from datetime import datetime
 import msgspec
 
 from meter.core.bounds import Bound
-from meter.core.events import Hold, Outcome, UsageEvent, UsageSource
+from meter.core.events import Outcome, Reserved, UsageEvent, UsageSource
 from meter.core.money import round_usd
 from meter.core.tap import Observation
 from meter.core.usage import TokenUsage
@@ -49,7 +49,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """As requested; the one that was served counts where the answer names it."""
     bound: Bound | None = None
     """Under a strict budget: the most that it can use, which is charged where nobody says what it used."""
-    holds: tuple[Hold, ...] = ()
+    reserved: tuple[Reserved, ...] = ()
     """What was reserved for it."""
 
 
@@ -97,7 +97,7 @@ def conclude(attempt: Attempt, ending: Ending, observation: Observation | None) 
         end_user=attempt.end_user,
         tags=attempt.tags,
         cost_bound=None if attempt.bound is None else attempt.bound.cost,
-        holds=attempt.holds,
+        reserved=attempt.reserved,
     )
     return event if observation is None else _with_response(event, observation)
 

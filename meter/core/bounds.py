@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from meter.core.budgets import Amounts
 from meter.core.errors import InvalidRequest, RequestNotBounded
 from meter.core.prices import Price, Rates
 
@@ -62,6 +63,20 @@ def bound(document: Mapping[str, Any], *, body_bytes: int, embeds: bool, prices:
     completion = 0 if embeds else _completion(document, body_bytes, listed)
     cost = _dearest(listed, prompt, completion)
     return Bound(prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+
+
+def likely(
+    document: Mapping[str, Any], *, prompt_tokens: int, completion_tokens: int, price: Price | None
+) -> Amounts:
+    """Say what a request will likely use, by the size that its answers usually have."""
+    asked = asked_output_tokens(document)
+    each = completion_tokens if asked is None else min(asked, completion_tokens)
+    completion = each * choices(document)
+    cost = 0
+    if price is not None:
+        rates = price.rates_for(prompt_tokens)
+        cost = prompt_tokens * (rates.prompt or 0) + completion * (rates.completion or 0) + rates.request
+    return Amounts(cost, prompt_tokens + completion, 1)
 
 
 def asked_output_tokens(document: Mapping[str, Any]) -> int | None:

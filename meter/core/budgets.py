@@ -4,7 +4,7 @@ Their windows are told by when and for whom a request started, so that what is s
 ledger, and nothing else.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -106,11 +106,14 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         return Span(found.start, found.end)
 
     @property
-    def title(self) -> str:
-        """What a refusal calls it."""
-        owner = "organisation" if self.owner_kind is OwnerKind.ORG else f"{self.owner_kind} {self.owner!r}"
-        model = f" for {self.model}" if self.model else ""
-        return f"{self.measure} budget of the {owner}{model} ({self.period})"
+    def whose(self) -> str:
+        """Say whose budget it is, and for what."""
+        owner = (
+            "the organisation" if self.owner_kind is OwnerKind.ORG else f"{self.owner_kind} {self.owner!r}"
+        )
+        model = f" for models {self.model!r}" if self.model else ""
+        period = "in all" if self.period == TOTAL else f"a {self.period}"
+        return f"{owner}{model} ({self.measure} {period})"
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):

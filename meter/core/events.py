@@ -34,7 +34,7 @@ class UsageSource(StrEnum):
     NONE = "none"
 
 
-class Hold(msgspec.Struct, frozen=True, array_like=True):
+class Reserved(msgspec.Struct, frozen=True, array_like=True):
     """What a request has reserved of an allowance, in the measure of the budget."""
 
     allowance: int
@@ -96,7 +96,7 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     cost_bound: int | None = None
     """Under a strict budget: the most that it could cost, in picodollars, when it was admitted."""
-    holds: tuple[Hold, ...] = ()
+    reserved: tuple[Reserved, ...] = ()
     """What had been reserved for it."""
     corrects_id: str | None = None
     """Of a correction: the event whose cost it changes, by its own `cost`, which may be negative."""

@@ -28,6 +28,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
     stream: bool
     end_user: str | None
     service_tier: str | None
+    body_bytes: int
     document: dict[str, Any]
     """The whole body, decoded, for estimates; never stored."""
 
@@ -46,7 +47,12 @@ def read_request(body: bytes) -> RequestFacts:
         raise InvalidRequest("'stream' must be true or false.", param="stream")
     _check_stream_options(document)
     return RequestFacts(
-        _model(document), bool(stream), _text(document, "user"), _text(document, "service_tier"), document
+        model=_model(document),
+        stream=bool(stream),
+        end_user=_text(document, "user"),
+        service_tier=_text(document, "service_tier"),
+        body_bytes=len(body),
+        document=document,
     )
 
 

@@ -47,6 +47,7 @@ class Holding:
         refusal: type[Exception],
         upkeep: Callable[[], None],
         interrupted: Interrupted = interrupted,
+        finished: Callable[[str], None] = lambda _holder: None,
     ) -> None:
         options.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root = options.root
@@ -61,7 +62,9 @@ class Holding:
             quarantine=self.quarantine,
             abandoned=threading.Event(),
             interrupted=interrupted,
+            finished=finished,
         )
+        self._finished = finished
         self.journal = Journal(
             self._folder,
             options.storage,
@@ -90,11 +93,19 @@ class Holding:
         """Write and ship what is left; what the ledger does not take now stays for whoever comes next."""
         self.journal.close()
         everything = self.shipper.close(CLOSING_SECONDS)
-        if everything and not self.journal.open_intents:
+        if everything and not self.journal.open_intents and self._finish():
             self._folder.done.touch(mode=0o600)
         else:
             log.warning("the journal of %s is left for the next server", self._folder.holder)
         os.close(self._lock)
+
+    def _finish(self) -> bool:
+        try:
+            self._finished(self._folder.holder)
+        except Exception as fault:  # noqa: BLE001 (whatever it was, the journal stays for the next one)
+            log.warning("nobody could be told that a journal is finished: %s", fault)
+            return False
+        return True
 
     def _on_settle(self) -> None:
         self.shipper.wake()

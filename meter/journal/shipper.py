@@ -48,6 +48,8 @@ class Delivery:
     quarantine: Quarantine
     abandoned: threading.Event
     interrupted: Interrupted = interrupted
+    finished: Callable[[str], None] = lambda _holder: None
+    """Told that everything of a holder's journal has been delivered; may be told again."""
 
     def deliver(self, events: Sequence[UsageEvent]) -> None:
         """Deliver a batch; raises `Abandoned` where the process ends first."""

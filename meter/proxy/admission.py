@@ -39,6 +39,13 @@ class Hold:
         """Return the attempt with what the journal has to know of this, before it begins."""
         return attempt
 
+    def progressed(self, emitted_tokens: int, cut: Callable[[], None]) -> None:
+        """Take note of how far a stream has come, now and then; `cut` ends it."""
+
+    def booked(self, event: UsageEvent) -> UsageEvent:
+        """Return the event with what the ledger has to know of this, before it is written."""
+        return event
+
     def settled(self, event: UsageEvent) -> None:
         """Take note of what was used and what it cost; called at most once, before `release`."""
 
@@ -61,6 +68,17 @@ class Admitted:
         """Hold something more."""
         self._holds.append(hold)
         self.attempt = hold.noted(self.attempt)
+
+    def progressed(self, emitted_tokens: int, cut: Callable[[], None]) -> None:
+        """Have every step take note of how far a stream has come."""
+        for hold in self._holds:
+            _without_fail(partial(hold.progressed, emitted_tokens, cut))
+
+    def booked(self, event: UsageEvent) -> UsageEvent:
+        """Have every step put on the event what the ledger has to know."""
+        for hold in self._holds:
+            event = hold.booked(event)
+        return event
 
     def settled(self, event: UsageEvent) -> None:
         """Have every step take note of what was used, and give everything back."""

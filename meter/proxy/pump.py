@@ -115,6 +115,10 @@ class Pump:
         """End the attempt now, because meter is shutting down."""
         self._stop(Outcome.INTERRUPTED, 0)
 
+    def cut(self) -> None:
+        """End the attempt now, because a budget has no room for more of it."""
+        self._stop(Outcome.CUT, 0)
+
     async def run(self) -> None:
         """Carry the attempt out and settle it, once, however it ends."""
         started = self._clock.monotonic()

@@ -157,14 +157,16 @@ class Relay:
         """Note the attempt and start it; from here on its pump owns what was taken for it."""
 
         def settle(event: UsageEvent) -> Awaitable[None]:
-            rated = self.accounting.rate(event)
-            safe = self.accounting.settle(rated, grant)
-            admitted.settled(rated)
+            booked = admitted.booked(self.accounting.rate(event))
+            safe = self.accounting.settle(booked, grant)
+            admitted.settled(booked)
             return safe
 
-        books = Books(
-            progress=self.accounting.progress, settle=settle, count_tokens=self.accounting.count_tokens
-        )
+        def progress(event_id: str, emitted_tokens: int) -> None:
+            self.accounting.progress(event_id, emitted_tokens)
+            admitted.progressed(emitted_tokens, pump.cut)
+
+        books = Books(progress=progress, settle=settle, count_tokens=self.accounting.count_tokens)
         try:
             self.accounting.begin(admitted.attempt)
             pump = Pump(admitted.attempt, plan, books=books, clock=self.clock)

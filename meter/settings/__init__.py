@@ -29,6 +29,7 @@ from meter.settings.values import (
     as_durability,
     as_names,
     as_number,
+    as_overrun,
     as_path,
     as_port,
     as_positive,
@@ -84,6 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout_seconds: float
     shutdown_delay_seconds: float
     shutdown_timeout_seconds: float
+    overrun: str
     durability: str
     journal_bytes_max: int
     grants_stale_seconds_max: float
@@ -169,6 +171,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "shutdown_timeout_seconds", as_number, "30", "Then, how long running requests may take to finish."
+    ),
+    Setting(
+        "overrun",
+        as_overrun,
+        "finish",
+        "What becomes of a stream for which a `standard` budget has no more room: `finish` or `cut`.",
     ),
     Setting(
         "durability",

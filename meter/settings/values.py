@@ -83,6 +83,13 @@ def as_port(value: str) -> int:
     return number
 
 
+def as_overrun(value: str) -> str:
+    """Read what becomes of a stream that has no more room."""
+    if value not in {"finish", "cut"}:
+        raise ValueError("must be finish or cut")
+    return value
+
+
 def as_durability(value: str) -> str:
     """Read what an event has to survive."""
     if value not in {"power", "crash"}:

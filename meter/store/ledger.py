@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 
-from meter.core.events import Hold, Outcome, UsageEvent, UsageSource
+from meter.core.events import Outcome, Reserved, UsageEvent, UsageSource
 from meter.core.rollup import COUNTS, LineKey, Sums, fold
 from meter.store import budgets, staging, windows
 from meter.store.database import Database
@@ -101,7 +101,7 @@ def read_event(row: sa.RowMapping) -> UsageEvent:
     values["usage_source"] = UsageSource(row["usage_source"])
     for name in ("finish_reasons", "anomalies", "tags"):
         values[name] = tuple(row[name])
-    values["holds"] = tuple(Hold(*hold) for hold in row["holds"])
+    values["reserved"] = tuple(Reserved(*part) for part in row["reserved"])
     return UsageEvent(**values)
 
 

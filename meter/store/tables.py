@@ -203,7 +203,7 @@ usage_events = sa.Table(
     sa.Column("tags", sa.JSON, nullable=False),
     # What a strict budget had to expect, and what budgets had reserved; see `meter.core.budgets`.
     sa.Column("cost_bound", sa.BigInteger),
-    sa.Column("holds", sa.JSON, nullable=False, server_default="[]"),
+    sa.Column("reserved", sa.JSON, nullable=False, server_default="[]"),
     # Of corrections; see `meter.core.events.UsageEvent`.
     sa.Column("corrects_id", sa.Uuid(as_uuid=False)),
     sa.Column("priced_tokens", sa.BigInteger),

@@ -97,7 +97,7 @@ def charge(
     The entries are in the ledger already, in this transaction, which shares appending.
     """
     added = spent_by_window(known, events)
-    held = {hold.allowance for event in events for hold in event.holds}
+    held = {part.allowance for event in events for part in event.reserved}
     if not added and not held:
         return
     by_id = {budget.id: budget for budget in known}
@@ -125,11 +125,11 @@ def _take(connection: sa.Connection, events: Iterable[UsageEvent], measures: Map
     taken: dict[int, int] = {}
     for event in events:
         amounts = charged(event)
-        for hold in event.holds:
-            measure = measures.get(hold.allowance)
+        for reserved in event.reserved:
+            measure = measures.get(reserved.allowance)
             if measure is not None:
-                part = max(0, min(amounts.of(measure), hold.amount))
-                taken[hold.allowance] = taken.get(hold.allowance, 0) + part
+                used = max(0, min(amounts.of(measure), reserved.amount))
+                taken[reserved.allowance] = taken.get(reserved.allowance, 0) + used
     query = sa.select(allowances).where(allowances.c.id.in_(taken)).order_by(allowances.c.id)
     for row in connection.execute(query.with_for_update()).all():
         part = min(taken[row.id], row.amount)
@@ -159,7 +159,7 @@ def verify(connection: sa.Connection, known: Iterable[Budget]) -> list[str]:
     for row in connection.execute(query):
         budget = by_id[row.budget_id]
         expected = spent_in(connection, budget, Span(row.start, row.end))
-        where = f"window from {row.start.isoformat()} of the {budget.title}"
+        where = f"window from {row.start.isoformat()} of the budget of {budget.whose}"
         if row.spent != expected:
             sentences.append(f"{where}: spent {row.spent} instead of {expected}")
         if row.reserved != int(row.held):

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -73,7 +73,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("holder", name="pk_holders"),
     )
     op.add_column("usage_events", sa.Column("cost_bound", sa.BigInteger()))
-    op.add_column("usage_events", sa.Column("holds", sa.JSON(), server_default="[]", nullable=False))
+    op.add_column("usage_events", sa.Column("reserved", sa.JSON(), server_default="[]", nullable=False))
     # A window's sum is the rollup's, but for the few events that count in another month than their own.
     op.create_index(
         "ix_usage_events_counted_at",
@@ -86,7 +86,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_usage_events_counted_at", "usage_events")
-    op.drop_column("usage_events", "holds")
+    op.drop_column("usage_events", "reserved")
     op.drop_column("usage_events", "cost_bound")
     op.drop_table("holders")
     op.drop_index("ix_allowances_window_id", "allowances")

@@ -32,7 +32,9 @@ EVENT = conclude(ATTEMPT, Ending(outcome=Outcome.UNREACHABLE), None)
 
 def candidate(grant: Grant = GRANT) -> Candidate:
     """Ask for the model of the attempt."""
-    facts = RequestFacts(ATTEMPT.model, stream=False, end_user=None, service_tier=None, document={})
+    facts = RequestFacts(
+        ATTEMPT.model, stream=False, end_user=None, service_tier=None, body_bytes=0, document={}
+    )
     return Candidate(ATTEMPT, grant, facts)
 
 

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from meter.core.attempts import TOKENS_CHARGED_MAX
-from meter.core.events import Hold, Outcome, UsageEvent, UsageSource
+from meter.core.events import Outcome, Reserved, UsageEvent, UsageSource
 from meter.core.money import PICODOLLARS_PER_USD
 from meter.core.period import BUCKET, bucket
 from meter.core.rollup import COUNTS, LineKey, Sums, fold
@@ -89,7 +89,7 @@ FULL = make_event(
     end_user="☃ u-1",
     tags=("a", "b,c", '"d"'),
     cost_bound=2**62 + 2,
-    holds=(Hold(7, 2**40), Hold(8, 1)),
+    reserved=(Reserved(7, 2**40), Reserved(8, 1)),
     corrects_id="019ab1c2-0000-7000-8000-00000000000c",
     priced_tokens=15,
     counted_at=NOW,

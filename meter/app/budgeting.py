@@ -1,0 +1,281 @@
+"""Budgets as a step of admission, and their bank: the store, asked by one thread, one question at a time."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import TypeVar
+
+import msgspec
+
+from meter.allowances.sizes import Sizes
+from meter.allowances.treasury import Bank, Part, Reservation, Treasury
+from meter.app import actions
+from meter.app.clocks import ServerClock
+from meter.core.allowances import Answer, Ask, Beat, Wish
+from meter.core.attempts import Attempt
+from meter.core.bounds import Bound, bound, likely
+from meter.core.budgets import Amounts, Budget, Enforcement, Measure
+from meter.core.clock import Clock
+from meter.core.errors import MeteringUnavailable, ModelNotPriced
+from meter.core.events import UsageEvent
+from meter.core.prices import Price, PriceBook
+from meter.core.request import RequestFacts
+from meter.datadir import BUDGETS_FILE, save
+from meter.proxy.admission import Candidate, Hold
+from meter.settings import Settings
+from meter.store import allowances, ledger
+from meter.store.database import Database
+from meter.store.failures import DatabaseUnavailable
+
+BEAT_SECONDS = 2.0
+RETURN_SECONDS = 0.5
+EMBEDDINGS = "embeddings"
+CUT = "cut"
+# A stream that has used so much of what was reserved for it needs more.
+GROW_FROM = 0.9
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Teller:
+    """Asks the store for one holder. Answers carry the turn in which they were given: later news counts."""
+
+    def __init__(self, database: Database, holder: str, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._holder = holder
+        self._now = now
+        self._lock = threading.Lock()
+        self._turn = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="budgets")
+        self.bank = Bank(self._reserve, self._give_back, self._beat)
+
+    def append(self, events: Sequence[UsageEvent], posted_at: datetime) -> tuple[dict[int, int], int]:
+        """Append events to the ledger; returns what is held afterwards, and the turn."""
+        return self._in_turn(lambda: self._append(events, posted_at))
+
+    def release(self, holder: str) -> None:
+        """Free what a holder held whose journal has been shipped."""
+        allowances.release(self._database, holder)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
+
+    def _append(self, events: Sequence[UsageEvent], posted_at: datetime) -> dict[int, int]:
+        ledger.append(self._database, events, posted_at)
+        return allowances.held(self._database, self._holder)
+
+    async def _reserve(self, wishes: Sequence[Wish], asks: Sequence[Ask]) -> tuple[Answer, int]:
+        return await self._ask(
+            lambda: allowances.reserve(self._database, self._holder, wishes, asks, self._now())
+        )
+
+    async def _give_back(self, amounts: Mapping[int, int]) -> tuple[dict[int, int], int]:
+        return await self._ask(lambda: allowances.give_back(self._database, amounts))
+
+    async def _beat(self, holds: bool) -> tuple[Beat, int]:  # noqa: FBT001 (a bank's signature)
+        return await self._ask(
+            lambda: allowances.beat(self._database, self._holder, self._now(), holds=holds)
+        )
+
+    async def _ask(self, question: Callable[[], T]) -> tuple[T, int]:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._thread, self._in_turn, question)
+        except DatabaseUnavailable as fault:
+            raise MeteringUnavailable(f"The budgets cannot be checked: {fault}") from fault
+
+    def _in_turn(self, question: Callable[[], T]) -> tuple[T, int]:
+        with self._lock:
+            answer = question()
+            self._turn += 1
+            return answer, self._turn
+
+
+class Budgeting:
+    """The step of admission that budgets are."""
+
+    def __init__(
+        self, treasury: Treasury, sizes: Sizes, book: Callable[[], PriceBook], *, overrun: str
+    ) -> None:
+        self.treasury = treasury
+        self.sizes = sizes
+        self._book = book
+        self._cuts = overrun == CUT
+        self._growing: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, candidate: Candidate) -> Hold | None:
+        """Reserve what the request may use of all budgets that it falls under."""
+        attempt, facts = candidate.attempt, candidate.facts
+        purses = self.treasury.purses(attempt.team_id, attempt.key_id, attempt.model, attempt.started_at)
+        if not purses:
+            return None
+        found = [purse.budget for purse in purses]
+        prices = self._book().tiers(attempt.upstream, attempt.model, attempt.started_at)
+        most = _bound(found, attempt, facts, prices)
+        some = self.likely(attempt, facts, prices)
+        amounts = [_needed(budget, most, some) for budget in found]
+        reservation = await self.treasury.admit(zip(purses, amounts, strict=True))
+        return _Budgeted(self, reservation, most, some)
+
+    def likely(self, attempt: Attempt, facts: RequestFacts, prices: Sequence[Price]) -> Amounts:
+        """Return what a request will likely use."""
+        completion = 0
+        if attempt.route != EMBEDDINGS:
+            completion = self.sizes.likely(attempt.key_id, attempt.model)
+        return likely(
+            facts.document,
+            prompt_tokens=attempt.prompt_estimate,
+            completion_tokens=completion,
+            price=_in_tier(prices, facts.service_tier),
+        )
+
+    def grow(self, reservation: Reservation, part: Part, amount: int, cut: Callable[[], None]) -> None:
+        """Reserve more for a stream under way; where there is no room, it is cut or goes on as configured."""
+        task = asyncio.create_task(self._grow(reservation, part, amount, cut))
+        self._growing.add(task)
+        task.add_done_callback(self._growing.discard)
+
+    async def _grow(self, reservation: Reservation, part: Part, amount: int, cut: Callable[[], None]) -> None:
+        try:
+            full = await self.treasury.grow(reservation, part, amount)
+        except MeteringUnavailable as fault:
+            log.warning("a stream goes on past its reservation: %s", fault)
+            return
+        if full is not None and self._cuts:
+            cut()
+
+
+class _Budgeted(Hold):
+    """What a request has reserved."""
+
+    def __init__(self, owner: Budgeting, reservation: Reservation, most: Bound | None, some: Amounts) -> None:
+        self._owner = owner
+        self._reservation = reservation
+        self._bound = most
+        self._likely = some
+        self._prompt: Amounts | None = None
+        self._booked = False
+
+    def noted(self, attempt: Attempt) -> Attempt:
+        reserved = self._reservation.reserved
+        return msgspec.structs.replace(attempt, bound=self._bound, reserved=reserved)
+
+    def progressed(self, emitted_tokens: int, cut: Callable[[], None]) -> None:
+        for part in self._reservation.parts:
+            budget = part.purse.budget
+            if budget.enforcement is not Enforcement.STANDARD or budget.measure is Measure.REQUESTS:
+                continue
+            if not part.growing and self._passes(part, emitted_tokens):
+                self._owner.grow(self._reservation, part, max(1, part.amount), cut)
+
+    def booked(self, event: UsageEvent) -> UsageEvent:
+        self._booked = True
+        self._owner.sizes.learn([event])
+        return self._owner.treasury.settle(event, self._reservation)
+
+    def release(self) -> None:
+        if not self._booked:
+            self._owner.treasury.cancel(self._reservation)
+
+    def _passes(self, part: Part, emitted_tokens: int) -> bool:
+        """Say whether a stream that has come so far will need more than was reserved for it."""
+        # In tokens, because what was reserved is for so many of them, whatever it is measured in.
+        expected = self._likely.tokens
+        ratio = part.amount / max(1, self._likely.of(part.purse.budget.measure))
+        return emitted_tokens > GROW_FROM * ratio * expected
+
+
+def _bound(
+    found: Sequence[Budget], attempt: Attempt, facts: RequestFacts, prices: Sequence[Price]
+) -> Bound | None:
+    """Bound a request that falls under a strict budget; under any budget of costs it needs a price."""
+    costs = [budget for budget in found if budget.measure is Measure.COST]
+    if costs and not prices:
+        raise ModelNotPriced(attempt.model)
+    strict = [budget for budget in found if budget.enforcement is Enforcement.STRICT]
+    if not strict:
+        return None
+    embeds = attempt.route == EMBEDDINGS
+    most = bound(facts.document, body_bytes=facts.body_bytes, embeds=embeds, prices=prices)
+    if most.cost is None and any(budget.measure is Measure.COST for budget in strict):
+        raise ModelNotPriced(attempt.model)
+    return most
+
+
+def _needed(budget: Budget, most: Bound | None, some: Amounts) -> int:
+    if budget.enforcement is Enforcement.STRICT and most is not None:
+        return Amounts(most.cost or 0, most.total_tokens, 1).of(budget.measure)
+    return some.of(budget.measure)
+
+
+def _in_tier(prices: Sequence[Price], service_tier: str | None) -> Price | None:
+    standard = prices[0] if prices else None
+    return next((price for price in prices if price.service_tier == service_tier), standard)
+
+
+class Office:
+    """All of a process's budgets: its teller, its treasury, the step of admission, and the clock they go by."""
+
+    def __init__(
+        self, database: Database, settings: Settings, holder: str, book: Callable[[], PriceBook]
+    ) -> None:
+        self._told = ServerClock(actions.clock)
+        self.clock = Clock(now=self._told.now, monotonic=actions.clock.monotonic)
+        self.teller = Teller(database, holder, actions.clock.now)
+        self.treasury = Treasury(self.teller.bank, self.clock)
+        self.step = Budgeting(self.treasury, Sizes(), book, overrun=settings.overrun)
+        self._path = settings.data_dir / BUDGETS_FILE
+        self._saved: list[Budget] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def open(self) -> None:
+        """Learn what budgets there are: from the database, or from what was last seen."""
+        self.treasury.start_from(self._last_seen())
+        await self._beat()
+
+    async def keep(self) -> None:
+        """Beat and give back, again and again, until cancelled."""
+        while True:
+            for _ in range(round(BEAT_SECONDS / RETURN_SECONDS)):
+                await asyncio.sleep(RETURN_SECONDS)
+                try:
+                    await self.treasury.return_idle()
+                except MeteringUnavailable as fault:
+                    log.info("what is idle of the budgets cannot be given back now: %s", fault)
+            await self._beat()
+
+    def append(self, events: Sequence[UsageEvent]) -> int:
+        """Append events to the ledger, from any thread, and tell the treasury what it holds then."""
+        shares, turn = self.teller.append(events, self.clock.now())
+        shipped = [event.event_id for event in events]
+        self._loop.call_soon_threadsafe(self.treasury.shipped, shipped, shares, turn)
+        return len(events)
+
+    async def _beat(self) -> None:
+        try:
+            self._told.tell(await self.treasury.beat())
+            self._save()
+        except MeteringUnavailable as fault:
+            log.info("budgets cannot be looked up now: %s", fault)
+        except Exception:
+            log.exception("budgets could not be looked up")
+
+    def _last_seen(self) -> list[Budget]:
+        try:
+            return msgspec.msgpack.decode(self._path.read_bytes(), type=list[Budget])
+        except FileNotFoundError:
+            return []
+        except ValueError as fault:
+            log.warning("the budgets in %s cannot be read: %s", self._path, fault)
+            return []
+
+    def _save(self) -> None:
+        if self.treasury.budgets != self._saved:
+            save(self._path, msgspec.msgpack.encode(self.treasury.budgets))
+            self._saved = self.treasury.budgets
