@@ -220,7 +220,7 @@ def _in_tier(prices: Sequence[Price], service_tier: str | None) -> Price | None:
 
 
 class Office:
-    """All of a process's budgets: its teller, its treasury, the step of admission, and the clock they go by."""
+    """All of a process's budgets: teller, treasury, the step of admission, and the clock they go by."""
 
     def __init__(
         self, database: Database, settings: Settings, holder: str, book: Callable[[], PriceBook]
