@@ -1,5 +1,6 @@
 """What tokens cost: kinds that don't overlap, versions by date, tiers, and numbers that are exact."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
@@ -24,6 +25,8 @@ from meter.core.prices import (
 )
 from meter.core.usage import ReportedUsage, TokenUsage, normalise
 
+# `make money` tries a hundred thousand.
+EXAMPLES = int(os.environ.get("METER_TEST_MONEY_EXAMPLES", "2000"))
 T = datetime(2026, 11, 1, tzinfo=UTC)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -88,7 +91,7 @@ def test_kinds_are_disjoint(usage: ReportedUsage) -> None:
     assert prompt == normalised.prompt_tokens + (normalised.cache_write_tokens if overlap else 0)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(reported, rates)
 def test_costs_are_exact(usage: ReportedUsage, drawn: Rates) -> None:
     """The cost is the sum that fractions give, to the last digit, or unknown where a rate is."""
