@@ -18,8 +18,9 @@ from meter.store import prices
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable
 
-# A price is known to every process within twice this time; `meter prices set` leaves so long.
 REFRESH_SECONDS = 2.0
+# A version that is added holds from then on, so that every process knows it before it counts.
+NOTICE_SECONDS = 5.0
 # How long a start waits for the book, which the first requests need; then the saved one has to do.
 FIRST_LOAD_SECONDS_MAX = 5.0
 

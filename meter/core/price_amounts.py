@@ -105,7 +105,7 @@ class ShownPrice(msgspec.Struct, frozen=True, kw_only=True):
 
 def price_of(asked: NewPrice, *, effective_from: datetime, source: str, created_at: datetime) -> Price:
     """Make a version of the operator's own; raises `AmountError` on the first thing that is wrong."""
-    _check_names(asked)
+    check_names(asked)
     if asked.prompt_usd_per_mtok is None:
         raise AmountError(FIELDS["prompt"], "is missing: without it nothing that the model does has a price")
     rates = _rates(asked)
@@ -118,7 +118,7 @@ def price_of(asked: NewPrice, *, effective_from: datetime, source: str, created_
         effective_from=effective_from,
         rates=rates,
         long_context=_long_context(asked, rates),
-        max_output_tokens=check_count("max_output_tokens", asked.max_output_tokens),
+        max_output_tokens=asked.max_output_tokens,
         source=source,
         created_at=created_at,
         note=asked.note,
@@ -168,11 +168,8 @@ def check_count(field: str, count: int | None) -> int | None:
     return count
 
 
-def _shown_rate(rate: int | None) -> str | None:
-    return None if rate is None else format_usd_per_mtok(rate)
-
-
-def _check_names(asked: NewPrice) -> None:
+def check_names(asked: NewPrice) -> None:
+    """Check everything but the amounts; raises `AmountError`."""
     names = (
         ("model", asked.model, MODEL_LENGTH_MAX),
         ("upstream", asked.upstream, NAME_LENGTH_MAX),
@@ -187,6 +184,11 @@ def _check_names(asked: NewPrice) -> None:
         raise AmountError("model", f"{asked.model!r} would be a pattern; a price is of one model")
     if asked.effective_from is not None and asked.effective_from.tzinfo is None:
         raise AmountError("effective_from", "must have its offset from UTC, such as 2026-12-01T00:00:00Z")
+    check_count("max_output_tokens", asked.max_output_tokens)
+
+
+def _shown_rate(rate: int | None) -> str | None:
+    return None if rate is None else format_usd_per_mtok(rate)
 
 
 def _rates(amounts: Amounts, below: Rates | None = None) -> Rates:

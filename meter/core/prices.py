@@ -242,6 +242,11 @@ class PriceBook:
         """Say whether there is any version for a model, of whatever time."""
         return bool(self._where(upstream, model, None, ""))
 
+    def history(self, price: Price) -> tuple[Price, ...]:
+        """Return all versions of what a price is about, the last one first."""
+        place = Place(price.catalog, price.upstream, price.model)
+        return tuple(self._versions[place, price.service_tier])
+
     @property
     def names_remembered(self) -> int:
         """For how many names it remembers where their prices are."""

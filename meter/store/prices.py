@@ -18,14 +18,18 @@ _DOCUMENTS = ("hours", "rates", "long_context")
 _LOCK = int.from_bytes(b"prices")
 
 
-def add(database: Database, versions: Iterable[Price]) -> int:
-    """Add versions, all of them or none; the database numbers them. Returns how many they were."""
-    rows = [_row(version) for version in versions]
-    if rows:
-        with database.write() as connection:
-            _lock(connection)
-            connection.execute(sa.insert(prices), rows)
-    return len(rows)
+def add(database: Database, versions: Iterable[Price]) -> list[Price]:
+    """Add versions, all of them or none; returns them with the numbers that the database gave them."""
+    added = list(versions)
+    if not added:
+        return []
+    insert = sa.insert(prices).returning(prices.c.id, sort_by_parameter_order=True)
+    with database.write() as connection:
+        _lock(connection)
+        numbers = connection.scalars(insert, [_row(version) for version in added]).all()
+    return [
+        msgspec.structs.replace(version, id=number) for version, number in zip(added, numbers, strict=True)
+    ]
 
 
 def add_first(database: Database, versions: Iterable[Price], package: str) -> int:

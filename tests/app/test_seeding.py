@@ -3,21 +3,18 @@
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from meter.app.seeding import PackageUnreadable, seed
-from meter.cli.migrations import bring_up_to_date
 from meter.core.prices import BEGINNING, Price, Rates
 from meter.settings import Settings, load
 from meter.store import prices
 from meter.store.database import Database
-from tests import server, services
+from tests import server
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 SERVERS = 4
@@ -48,26 +45,6 @@ def read(_now: datetime) -> list[Price]:
 def broken(_now: datetime) -> list[Price]:
     """Read a package that is broken."""
     raise PackageUnreadable("No module named 'genai_prices'")
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Give the URL of a new database with all of its tables."""
-    with ExitStack() as stack:
-        sqlite = f"sqlite:///{tmp_path / 'meter.db'}"
-        made = sqlite if request.param == "sqlite" else stack.enter_context(services.fresh_database())
-        database = Database(made)
-        bring_up_to_date(database)
-        database.dispose()
-        yield made
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    """Give that database."""
-    opened = Database(url)
-    yield opened
-    opened.dispose()
 
 
 def test_once(database: Database, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_versions_come_back(database: Database) -> None:
 
     found = prices.load(database)
 
-    assert added == 2
+    assert added == found
     assert [price.id for price in found] == sorted({price.id for price in found})
     assert [_unnumbered(price) for price in found] == [_unnumbered(FULL), _unnumbered(PLAIN)]
 
