@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from meter.app.actions import clock
+from meter.app.actions import signed
 from meter.app.rating import NOTICE_SECONDS
 from meter.core.price_amounts import AmountError, NewPrice, check_names, price_of
 from meter.core.price_changes import in_force
@@ -24,15 +24,17 @@ def set_price(
 
     It is more than one where the prices of a list are kept that has some for hours of the day.
     """
-    now = clock.now()
+    by = signed(actor)
+    now = by.at
     book = PriceBook(prices.load(database), catalogs)
     start = asked.effective_from or first_instant(book, catalogs, asked.upstream, asked.model, now)
     if asked.has_amounts or asked.max_output_tokens is None:
         made: tuple[Price, ...] = (price_of(asked, effective_from=start, source=SET, created_at=now),)
     else:
         made = _with_another_limit(book, asked, now, start)
-    signed = [msgspec.structs.replace(version, created_by=actor) for version in made]
-    return tuple(prices.add(database, signed))
+    return tuple(
+        prices.add(database, [msgspec.structs.replace(each, created_by=by.actor) for each in made], by)
+    )
 
 
 def list_prices(database: Database, catalogs: Mapping[str, str], asked: Asked) -> Listing:

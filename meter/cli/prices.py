@@ -1,13 +1,11 @@
 """`meter prices`: the price book, by hand."""
 
-import getpass
-import os
 from datetime import UTC, datetime
 
 import click
 import msgspec
 
-from meter.app.actions import clock
+from meter.app.actions import clock, command_line
 from meter.app.pricing import list_prices, set_price
 from meter.app.rating import catalogs
 from meter.cli import opening
@@ -90,22 +88,13 @@ def set_one(model: str, start: str | None, **given: str | int | None) -> None:
     try:
         asked = _asked(model, None if start is None else parse_instant(start, UTC), given)
         with opening.existing_database(configured) as database:
-            added = set_price(database, catalogs(configured), actor(), asked)
+            added = set_price(database, catalogs(configured), command_line(), asked)
     except AmountError as fault:
         raise ValueError(f"{_option(fault.field)}: {fault.reason}") from None
     for sentence in _told(added):
         click.echo(sentence)
     if asked.upstream and asked.upstream not in {entry.name for entry in configured.upstreams}:
         click.echo(f"Note that no upstream is named {asked.upstream!r} in this configuration.")
-
-
-def actor() -> str:
-    """Name whoever runs a command."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # In many containers the user has no name.
-        return f"uid-{os.getuid()}"
 
 
 def _asked(model: str, start: datetime | None, given: dict[str, str | int | None]) -> NewPrice:

@@ -1,12 +1,14 @@
 """The price book in the database: versions are added, and never changed or taken away."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from meter.core.audit import Signature
 from meter.core.prices import Price
+from meter.store import audit
 from meter.store.database import Database
 from meter.store.tables import prices
 
@@ -18,8 +20,11 @@ _DOCUMENTS = ("hours", "rates", "long_context")
 _LOCK = int.from_bytes(b"prices")
 
 
-def add(database: Database, versions: Iterable[Price]) -> list[Price]:
-    """Add versions, all of them or none; returns them with the numbers that the database gave them."""
+def add(database: Database, versions: Iterable[Price], by: Signature | None = None) -> list[Price]:
+    """Add versions, all of them or none; returns them with the numbers that the database gave them.
+
+    What somebody adds, rather than meter itself, is noted in the audit log.
+    """
     added = list(versions)
     if not added:
         return []
@@ -27,6 +32,8 @@ def add(database: Database, versions: Iterable[Price]) -> list[Price]:
     with database.write() as connection:
         _lock(connection)
         numbers = connection.scalars(insert, [_row(version) for version in added]).all()
+        if by is not None:
+            _note(connection, by, added, numbers)
     return [
         msgspec.structs.replace(version, id=number) for version, number in zip(added, numbers, strict=True)
     ]
@@ -61,6 +68,13 @@ def latest_id(database: Database) -> int:
     """Return the number of the last version, by which a change of the book is noticed; 0 is an empty one."""
     with database.read() as connection:
         return connection.scalar(sa.select(sa.func.max(prices.c.id))) or 0
+
+
+def _note(connection: sa.Connection, by: Signature, added: Sequence[Price], numbers: Sequence[int]) -> None:
+    models = {version.model for version in added}
+    target = models.pop() if len(models) == 1 else f"{len(models)} models"
+    sources = sorted({version.source for version in added})
+    audit.note(connection, by, "price.add", target, ids=[numbers[0], numbers[-1]], sources=sources)
 
 
 def _lock(connection: sa.Connection) -> None:

@@ -11,7 +11,7 @@ from meter.app.rating import NOTICE_SECONDS
 from meter.core.price_amounts import AmountError, NewPrice
 from meter.core.price_listing import Asked
 from meter.core.prices import BEGINNING, Hours, LongContext, Price, PriceBook, Rates
-from meter.store import prices
+from meter.store import audit, prices
 from meter.store.database import Database
 
 LISTED = Price(
@@ -121,6 +121,15 @@ def test_what_is_refused_changes_nothing(sqlite_database: Database) -> None:
         ask(sqlite_database, "m", completion_usd_per_mtok="-1")
 
     assert prices.load(sqlite_database) == []
+
+
+def test_the_audit_log_tells(sqlite_database: Database) -> None:
+    """Who set which price is in the audit log."""
+    (added,) = ask(sqlite_database, "m")
+
+    (entry,) = audit.page(sqlite_database, limit=9)
+    assert (entry.actor, entry.action, entry.target) == ("somebody", "price.add", "m")
+    assert entry.details == {"ids": [added.id, added.id], "sources": ["set"]}
 
 
 def test_listing(sqlite_database: Database) -> None:
