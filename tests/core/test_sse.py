@@ -150,10 +150,10 @@ def test_a_large_event_in_small_pieces_takes_linear_time() -> None:
 
     def seconds(size: int) -> float:
         events = Events(event_bytes_max=100_000_000)
-        started = time.perf_counter()
+        started = time.thread_time()
         for _ in range(size // 64):
             events.feed(b"x" * 64)
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     small = min(seconds(250_000) for _ in range(3))
 
