@@ -5,13 +5,16 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from meter.core.access import ACTOR_LENGTH_MAX
 from meter.core.audit import Signature
 from meter.core.clock import Clock
 from meter.core.events import uuid7
 from meter.core.keys import Key, Minting, mint_id, to_come
+from meter.core.limits import check_limits
 from meter.core.teams import Team, check_name
 from meter.core.tokens import Terms, Token, checked
 from meter.store import keys, teams, tokens
@@ -53,6 +56,16 @@ def issue_key(
         minting=Minting(secrets.choice, pepper),
         by=by,
     )
+
+
+def change_key(database: Database, actor: str, reference: str, changes: Mapping[str, Any]) -> Key:
+    """Change what is given of a key."""
+    return keys.change(database, reference, check_limits(changes), signed(actor))
+
+
+def change_team(database: Database, actor: str, reference: str, changes: Mapping[str, Any]) -> Team:
+    """Change what is given of a team."""
+    return teams.change(database, reference, check_limits(changes), signed(actor))
 
 
 def rotate_key(

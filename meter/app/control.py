@@ -9,7 +9,17 @@ from typing import Any
 
 from litestar import Litestar
 
-from meter.app.actions import clock, issue_key, issue_token, register_team, revoke_token, rotate_key, signed
+from meter.app.actions import (
+    change_key,
+    change_team,
+    clock,
+    issue_key,
+    issue_token,
+    register_team,
+    revoke_token,
+    rotate_key,
+    signed,
+)
 from meter.core.access import Scope
 from meter.core.errors import MeteringUnavailable
 from meter.core.keys import Key
@@ -64,7 +74,11 @@ def control(desk: Desk) -> Litestar:
 def _services(desk: Desk) -> dict[str, Any]:
     database = desk.database
     return {
-        "teams": Teams(partial(register_team, database), partial(teams.list_all, database)),
+        "teams": Teams(
+            partial(register_team, database),
+            partial(teams.list_all, database),
+            partial(change_team, database),
+        ),
         "keys": _keys(database, desk.credentials.pepper),
         "tokens": _tokens(database, desk.credentials.pepper),
         "audit_log": AuditLog(
@@ -84,7 +98,7 @@ def _keys(database: Database, pepper: bytes) -> Keys:
         rotate=partial(rotate_key, database, pepper),
         list_all=list_all,
         revoke=lambda actor, reference: keys.revoke(database, reference, signed(actor)),
-        change=lambda actor, reference, changes: keys.change(database, reference, changes, signed(actor)),
+        change=partial(change_key, database),
     )
 
 

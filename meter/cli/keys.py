@@ -7,8 +7,8 @@ import msgspec
 from rich import box
 from rich.table import Table
 
-from meter.app.actions import clock, command_line, issue_key, rotate_key, signed
-from meter.cli import opening, shown
+from meter.app.actions import change_key, clock, command_line, issue_key, rotate_key, signed
+from meter.cli import limits, opening, shown
 from meter.core.period import after, parse_duration
 from meter.core.stream_usage import MODES
 from meter.store import keys as store
@@ -19,7 +19,7 @@ from meter.web.keys import issued
 
 @click.group()
 def keys() -> None:
-    """Make, list, rotate and revoke keys."""
+    """Make, list, change, rotate and revoke keys."""
 
 
 @keys.command()
@@ -49,11 +49,11 @@ def list_all(team: str | None) -> None:
     with opening.existing_database(opening.settings()) as database:
         team_id = None if team is None else teams.find(database, team).id
         found = store.list_all(database, team_id=team_id)
-    table = Table("id", "name", "team", "created", "expires", "state", box=box.SIMPLE_HEAD)
+    table = Table("id", "name", "team", "created", "expires", "state", "limits", box=box.SIMPLE_HEAD)
     for key in found:
         times = (shown.time(key.created_at), shown.time(key.expires_at))
         state = shown.state(key.expires_at, key.revoked_at, clock.now())
-        table.add_row(key.id, key.name, key.team, *times, state)
+        table.add_row(key.id, key.name, key.team, *times, state, limits.shown(key.limits))
     opening.console().print(table)
 
 
@@ -90,18 +90,24 @@ def revoke(key: str) -> None:
 
 @keys.command("set")
 @click.argument("key")
+@limits.limit_options
 @click.option(
     "--stream-usage",
     type=click.Choice([*MODES, "default"]),
-    required=True,
     help="How the key's streams are metered; default: as the upstream and the settings say.",
 )
-def change(key: str, stream_usage: str) -> None:
-    """Change a key, by its id or name; it takes effect within five seconds."""
-    mode = None if stream_usage == "default" else stream_usage
+def change(key: str, **options: str | None) -> None:
+    """Change a key, by its id or name; it takes effect within five seconds.
+
+    What is not given stays as it is. default: as the settings say. none: no limit, whatever the settings say.
+    """
+    given = limits.changes(options)
     with opening.existing_database(opening.settings()) as database:
-        changed = store.change(database, _reference(key), {"stream_usage": mode}, signed(command_line()))
-    click.echo(f"key {changed.name} ({changed.id}): stream usage {stream_usage}")
+        changed = change_key(database, command_line(), _reference(key), given)
+    usage = changed.stream_usage or "default"
+    click.echo(
+        f"key {changed.name} ({changed.id}): limits {limits.shown(changed.limits)}, stream usage {usage}"
+    )
 
 
 def _grace(text: str) -> timedelta:

@@ -4,14 +4,14 @@ import click
 from rich import box
 from rich.table import Table
 
-from meter.app.actions import command_line, register_team
-from meter.cli import opening
+from meter.app.actions import change_team, command_line, register_team
+from meter.cli import limits, opening
 from meter.store import teams as store
 
 
 @click.group()
 def teams() -> None:
-    """Make and list teams."""
+    """Make, list and change teams."""
 
 
 @teams.command()
@@ -28,7 +28,23 @@ def list_all() -> None:
     """List all teams."""
     with opening.existing_database(opening.settings()) as database:
         found = store.list_all(database)
-    table = Table("id", "name", "created", box=box.SIMPLE_HEAD)
+    table = Table("id", "name", "created", "limits", box=box.SIMPLE_HEAD)
     for team in found:
-        table.add_row(team.id, team.name, team.created_at.isoformat(timespec="seconds"))
+        created = team.created_at.isoformat(timespec="seconds")
+        table.add_row(team.id, team.name, created, limits.shown(team.limits))
     opening.console().print(table)
+
+
+@teams.command("set")
+@click.argument("team")
+@limits.limit_options
+def change(team: str, **options: str | None) -> None:
+    """Change a team's limits, by its id or name; they take effect within five seconds.
+
+    They hold for all keys of the team together. What is not given stays as it is. default: as the settings
+    say. none: no limit, whatever the settings say.
+    """
+    given = limits.changes(options)
+    with opening.existing_database(opening.settings()) as database:
+        changed = change_team(database, command_line(), team, given)
+    click.echo(f"team {changed.name} ({changed.id}): limits {limits.shown(changed.limits)}")

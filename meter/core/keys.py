@@ -38,9 +38,8 @@ class Grant(msgspec.Struct, frozen=True):
     revoked_at: datetime | None = None
     stream_usage: str | None = None
     limits: Limits = Limits()
-    """Those of the key, where it has none of its own those of the settings."""
     team_limits: Limits = Limits()
-    """Those of its team, likewise; a request has to pass both."""
+    """Those of its team; a request has to pass both."""
 
     def valid_at(self, now: datetime) -> bool:
         """Say whether the key may be used at `now`; it ends at the instant of expiry."""
@@ -62,6 +61,15 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     """How its streams are metered; `None` is as the upstream and the settings say."""
     rotated_from: str | None = None
     """The id of the key that this one took over from."""
+    models: tuple[str, ...] | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """Its own limits."""
+        return Limits(models=self.models, rpm=self.rpm, tpm=self.tpm, concurrency=self.concurrency)
 
     def valid_at(self, now: datetime) -> bool:
         """Say whether the key may be used at `now`."""

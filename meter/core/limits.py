@@ -4,7 +4,8 @@ A request has to pass the limits of its key and those of its team. What is `None
 0 is no limit.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -38,6 +39,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+# The names of the limits, as the columns and the members of requests have them.
+LIMITS = Limits.__struct_fields__
+
+
 def allows(models: tuple[str, ...] | None, model: str) -> bool:
     """Say whether a list of models allows one, by its name exactly as the request wrote it."""
     if models is None:
@@ -58,11 +63,16 @@ def check_models(patterns: Iterable[str]) -> tuple[str, ...]:
     return checked
 
 
-def check_limit(name: str, limit: int | None) -> int | None:
-    """Return a limit that can be kept, or raise `ValueError`."""
-    if limit is not None and not 0 <= limit <= LIMIT_MAX:
-        raise ValueError(f"'{name}' must be a whole number from 1 to {LIMIT_MAX}, or 0 for no limit")
-    return limit
+def check_limits(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is to be set, with its limits checked; raises `ValueError` that names the one at fault."""
+    checked = dict(changes)
+    if checked.get("models") is not None:
+        checked["models"] = check_models(checked["models"])
+    for name in set(LIMITS) - {"models"}:
+        limit = checked.get(name)
+        if limit is not None and not 0 <= limit <= LIMIT_MAX:
+            raise ValueError(f"'{name}' must be a whole number from 1 to {LIMIT_MAX}, or 0 for no limit")
+    return checked
 
 
 def _checked_pattern(pattern: str) -> str:

@@ -4,6 +4,8 @@ from datetime import datetime
 
 import msgspec
 
+from meter.core.limits import Limits
+
 NAME_LENGTH_MAX = 128
 
 
@@ -13,6 +15,15 @@ class Team(msgspec.Struct, frozen=True):
     id: str
     name: str
     created_at: datetime
+    models: tuple[str, ...] | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """Its own limits."""
+        return Limits(models=self.models, rpm=self.rpm, tpm=self.tpm, concurrency=self.concurrency)
 
 
 def check_name(name: str) -> str:

@@ -10,13 +10,15 @@ from meter.core.access import EVERYTHING, Scope
 from meter.core.audit import Signature
 from meter.core.errors import Conflict, NotFound
 from meter.core.keys import Grant, Key, Minting, Snapshot, digest, mint, succession
+from meter.core.limits import Limits
 from meter.store import audit
 from meter.store import teams as teams_store
 from meter.store.database import Database
+from meter.store.limits import TEAM_LIMITS, limits_of
 from meter.store.scope import within
 from meter.store.tables import api_keys, teams
 
-_JOINED = sa.select(api_keys, teams.c.name.label("team_name")).join(teams)
+_JOINED = sa.select(api_keys, teams.c.name.label("team_name"), *TEAM_LIMITS).join(teams)
 
 
 def issue(
@@ -165,10 +167,12 @@ def _grant(row: sa.Row[Any]) -> Grant:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         stream_usage=row.stream_usage,
+        limits=Limits(**limits_of(row)),
+        team_limits=Limits(**limits_of(row, "team_")),
     )
 
 
-def _key(row: sa.Row[tuple[object, ...]]) -> Key:
+def _key(row: sa.Row[Any]) -> Key:
     return Key(
         id=row.id,
         team_id=row.team_id,
@@ -179,4 +183,5 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         revoked_at=row.revoked_at,
         stream_usage=row.stream_usage,
         rotated_from=row.rotated_from,
+        **limits_of(row),
     )

@@ -50,6 +50,17 @@ def _count(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
 
 
+def _limits() -> tuple[sa.Column[Any], ...]:
+    """Make the columns of `meter.core.limits.Limits`; NULL is as the settings say, 0 is no limit."""
+    return (
+        # Exact names and `provider/*`; NULL: every model.
+        sa.Column("models", sa.JSON(none_as_null=True)),
+        sa.Column("rpm", sa.BigInteger),
+        sa.Column("tpm", sa.BigInteger),
+        sa.Column("concurrency", sa.BigInteger),
+    )
+
+
 # What holds for all servers on this database.
 installation = sa.Table(
     "installation",
@@ -64,6 +75,7 @@ teams = sa.Table(
     sa.Column("id", sa.String(32), primary_key=True),
     sa.Column("name", sa.String(128), nullable=False, unique=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
+    *_limits(),
 )
 
 api_keys = sa.Table(
@@ -83,6 +95,7 @@ api_keys = sa.Table(
     sa.Column("unpriced", sa.String(16)),
     # The key that this one took over from; one has one successor at most.
     sa.Column("rotated_from", sa.String(32), unique=True, index=True),
+    *_limits(),
 )
 
 admin_tokens = sa.Table(

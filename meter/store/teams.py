@@ -1,5 +1,8 @@
 """Teams in the database."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import sqlalchemy as sa
 
 from meter.core.access import EVERYTHING, Scope
@@ -8,6 +11,7 @@ from meter.core.errors import Conflict, NotFound
 from meter.core.teams import Team
 from meter.store import audit
 from meter.store.database import Database
+from meter.store.limits import limits_of
 from meter.store.scope import within
 from meter.store.tables import teams
 
@@ -27,12 +31,8 @@ def create(database: Database, *, team_id: str, name: str, by: Signature) -> Tea
 
 def find(database: Database, name: str, scope: Scope = EVERYTHING) -> Team:
     """Return the team of that name or id; one out of scope does not exist."""
-    query = sa.select(teams).where((teams.c.name == name) | (teams.c.id == name), within(scope, teams.c.id))
     with database.read() as connection:
-        row = connection.execute(query.order_by(teams.c.id == name)).first()
-    if row is None:
-        raise NotFound(f"There is no team {name!r}; make it with: meter teams create {name}", param="team")
-    return Team(row.id, row.name, row.created_at)
+        return _find(connection, name, scope)
 
 
 def list_all(database: Database, scope: Scope = EVERYTHING) -> list[Team]:
@@ -40,4 +40,26 @@ def list_all(database: Database, scope: Scope = EVERYTHING) -> list[Team]:
     query = sa.select(teams).where(within(scope, teams.c.id)).order_by(teams.c.name)
     with database.read() as connection:
         rows = connection.execute(query).all()
-    return [Team(row.id, row.name, row.created_at) for row in rows]
+    return [_team(row) for row in rows]
+
+
+def change(database: Database, reference: str, changes: Mapping[str, Any], by: Signature) -> Team:
+    """Set columns of a team, and leave those that are not given as they are."""
+    with database.write() as connection:
+        team = _find(connection, reference)
+        if changes:
+            connection.execute(sa.update(teams).where(teams.c.id == team.id).values(changes))
+            audit.note(connection, by, "team.change", team.id, **changes)
+        return _find(connection, team.id)
+
+
+def _find(connection: sa.Connection, name: str, scope: Scope = EVERYTHING) -> Team:
+    query = sa.select(teams).where((teams.c.name == name) | (teams.c.id == name), within(scope, teams.c.id))
+    row = connection.execute(query.order_by(teams.c.id == name)).first()
+    if row is None:
+        raise NotFound(f"There is no team {name!r}; make it with: meter teams create {name}", param="team")
+    return _team(row)
+
+
+def _team(row: sa.Row[Any]) -> Team:
+    return Team(row.id, row.name, row.created_at, **limits_of(row))

@@ -13,6 +13,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from meter.core.access import Asker, Scope
 from meter.core.keys import Key
 from meter.web.access import FOR_ADMINS, FOR_TEAMS
+from meter.web.limits import LimitsChange
 
 # A day to change the key in the programs that use it.
 GRACE_SECONDS = 86_400
@@ -27,17 +28,11 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     expires_at: datetime | None = None
 
 
-class KeyChange(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class KeyChange(LimitsChange, kw_only=True):
     """What to change of a key; what is not given stays as it is."""
 
     stream_usage: Literal["ensure", "always_sent", "observe"] | msgspec.UnsetType | None = msgspec.UNSET
     """How its streams are metered; null is as the upstream and the settings say."""
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """The members that were given, also those that are null."""
-        values = msgspec.structs.asdict(self)
-        return {name: value for name, value in values.items() if value is not msgspec.UNSET}
 
 
 class Rotation(msgspec.Struct, forbid_unknown_fields=True):

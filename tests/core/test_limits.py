@@ -2,7 +2,7 @@
 
 import pytest
 
-from meter.core.limits import LIMIT_MAX, PATTERNS_MAX, Limits, allows, check_limit, check_models
+from meter.core.limits import LIMIT_MAX, PATTERNS_MAX, Limits, allows, check_limits, check_models
 
 LIST = ("openai/gpt-4.1", "anthropic/*")
 
@@ -67,15 +67,17 @@ def test_a_list_has_one_model_at_least_and_not_too_many() -> None:
 
 @pytest.mark.parametrize("limit", [None, 0, 1, LIMIT_MAX])
 def test_a_limit_is_a_whole_number_or_none(limit: int | None) -> None:
-    """0 is no limit, and nothing is as the settings say."""
-    assert check_limit("rpm", limit) == limit
+    """0 is no limit, and nothing is as the settings say; what else is to change passes."""
+    changes = {"rpm": limit, "stream_usage": "observe"}
+
+    assert check_limits(changes) == changes
 
 
 @pytest.mark.parametrize("limit", [-1, LIMIT_MAX + 1])
 def test_a_limit_that_cannot_be_kept_is_refused_by_name(limit: int) -> None:
     """The fault names the limit."""
     with pytest.raises(ValueError, match="'tpm'"):
-        check_limit("tpm", limit)
+        check_limits({"rpm": 1, "tpm": limit})
 
 
 def test_what_is_not_set_is_as_the_default() -> None:

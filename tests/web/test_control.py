@@ -26,6 +26,7 @@ ROUTES = [
     ("DELETE", "/api/v1/keys/some-key"),
     ("GET", "/api/v1/teams"),
     ("POST", "/api/v1/teams"),
+    ("PATCH", "/api/v1/teams/some-key"),
 ]
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 COMPLETION = {
@@ -192,7 +193,7 @@ def test_a_team_is_made_and_listed(control: httpx.Client) -> None:
 
     again = control.post("/api/v1/teams", json={"name": name})
     assert made.status_code == 201
-    assert set(made.json()) == {"id", "name", "created_at"}
+    assert set(made.json()) == {"id", "name", "created_at", "models", "rpm", "tpm", "concurrency"}
     assert made.json()["name"] == name
     assert made.json() in control.get("/api/v1/teams").json()["data"]
     assert is_error(again, 409, "conflict")["param"] == "name"
