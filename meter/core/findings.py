@@ -162,7 +162,7 @@ def _price(finding: Finding) -> str:
             f"{ours.unpriced_requests} of our requests have no price: set one with 'meter prices set', "
             "then 'meter prices reprice'."
         )
-    if finding.tier is not None:
+    if finding.tiers:
         return "Today's price book comes to their amount: rate this again with 'meter prices reprice'."
     return (
         "The tokens agree and the price does not: compare theirs with 'meter prices list', correct ours with "
@@ -184,11 +184,12 @@ def _cached(finding: Finding) -> str:
 
 
 def _tier(finding: Finding) -> str:
-    if finding.tier is None:
+    if not finding.tiers:
         ours, theirs = (_tiers(side) for side in (finding.case.ours, finding.case.theirs))
         return f"They bill the tier {theirs}, and the answers named {ours}: ask them which was served."
+    tiers = " or ".join(tier or STANDARD for tier in finding.tiers)
     return (
-        f"Their amount is that of the tier {finding.tier or STANDARD}: compare with the service_tier that "
+        f"Their amount is that of the tier {tiers}: compare with the service_tier that "
         "the answers named ('meter explain EVENT'), and ask them which was served."
     )
 

@@ -146,8 +146,8 @@ class Finding(msgspec.Struct, frozen=True):
 
     case: Case
     difference: Difference
-    tier: str | None = None
-    """Of a `tier` or a `price`: the tier at whose price of today they bill it."""
+    tiers: tuple[str, ...] = ()
+    """Of a `tier` or a `price`: the tiers at whose price of today it comes to what they bill."""
 
 
 class Total(NamedTuple):
@@ -236,11 +236,11 @@ def _cost_in(tier: str, event: UsageEvent, book: PriceBook) -> int | None:
 def _by_price(case: Case, tier_costs: TierCosts | None) -> Finding:
     if tier_costs is None:
         return Finding(case, Difference.PRICE)
-    agreeing = [tier for tier, cost in tier_costs.costs.items() if case.agrees(cost)]
-    served = next((tier for tier in agreeing if tier_costs.served == {tier}), None)
-    if served is not None or not agreeing:
+    agreeing = tuple(tier for tier, cost in tier_costs.costs.items() if case.agrees(cost))
+    served = tuple(tier for tier in agreeing if tier_costs.served == {tier})
+    if served or not agreeing:
         return Finding(case, Difference.PRICE, served)
-    return Finding(case, Difference.TIER, agreeing[0])
+    return Finding(case, Difference.TIER, agreeing)
 
 
 _Lines = dict[tuple[str, str], list[Billed | Recorded]]

@@ -45,6 +45,7 @@ def compare(billed: list[Billed], recorded: list[Recorded], costs: TierCosts | N
         (theirs(cost=1), ours(), None, "meter prices list"),
         (theirs(cost=1), ours(), TierCosts({"flex": 1}, frozenset({""})), "the tier flex"),
         (theirs(cost=1), ours(), TierCosts({"": 1}, frozenset({"flex"})), "the tier standard"),
+        (theirs(cost=1), ours(), TierCosts({"a": 1, "b": 1, "c": 2}, frozenset({"c"})), "the tier a or b:"),
         (theirs(cost=1), ours(), TierCosts({"": 1}, frozenset({""})), "meter prices reprice"),
         (theirs(cost=1), ours(cost=0, unpriced_requests=3), None, "3 of our requests have no price"),
         (theirs(cached_tokens=7), ours(cached_tokens=9), None, "2 fewer cached"),
