@@ -10,6 +10,7 @@ from meter.app.pricing import list_prices, set_price
 from meter.app.rating import catalogs
 from meter.cli import opening
 from meter.cli.price_table import UNIT, amounts, day, missing, price_table
+from meter.cli.reprice import reprice
 from meter.core.period import parse_instant
 from meter.core.price_amounts import REQUEST_FIELD, SUFFIX, AmountError, NewPrice
 from meter.core.price_listing import Asked, Listing
@@ -30,6 +31,9 @@ _KINDS_ABOVE = ("prompt", "cached", "cache_write", "completion")
 @click.group()
 def prices() -> None:
     """Look at prices, and set them: in USD per million tokens."""
+
+
+prices.add_command(reprice)
 
 
 @prices.command("list")

@@ -10,7 +10,7 @@ from meter.core.reports import Question
 from meter.datadir import JOURNAL_FOLDER
 from meter.journal.quarantine import Quarantine
 from meter.journal.recovery import unshipped
-from meter.store import ledger, reports
+from meter.store import corrections, ledger, reports
 from meter.store.database import Database
 
 # What is settled is usually in the ledger within a second.
@@ -22,7 +22,7 @@ def verify() -> None:
     """Check that the ledger and everything derived from it agree; exit 1 and say what does not."""
     configured = opening.settings()
     with opening.existing_database(configured) as database:
-        mismatches = ledger.verify(database) + _report_mismatches(database)
+        mismatches = ledger.verify(database) + corrections.verify(database) + _report_mismatches(database)
     journals = configured.data_dir / JOURNAL_FOLDER
     if journals.exists():
         mismatches += unshipped(journals, older_than_seconds=LATE_SECONDS)

@@ -100,6 +100,26 @@ def places(model: str, upstream: str, catalog: str | None) -> Iterator[Place]:
             yield Place(found, "", spelling)
 
 
+def rule(place: Place, model: str, upstream: str, catalog: str | None) -> str | None:
+    """Say in words by which rule a model's name leads to a place; `None` where none does."""
+    if place not in places(model, upstream, catalog):
+        return None
+    prefix, _, rest = model.partition("/")
+    whole = place.model in _spellings(model)
+    if place.catalog == OWN:
+        words = "the operator's own, for this upstream" if place.upstream else "the operator's own"
+    elif whole and place.catalog == catalog:
+        words = "the list of the provider that the upstream is"
+    elif place.catalog == _VENDORS.get(prefix) and rest:
+        words = f"the list of the vendor that the prefix {prefix}/ names"
+    elif rest:
+        words = "OpenRouter's list"
+    else:
+        words = "a vendor's list, by the bare name"
+    dated = place.model not in (model, rest)
+    return f"{words}, without the date of the snapshot" if dated else words
+
+
 def _lists(model: str) -> Iterator[tuple[str, str]]:
     prefix, slash, rest = model.partition("/")
     if not slash:

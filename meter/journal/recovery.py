@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from meter.core.events import UsageEvent
@@ -76,15 +77,31 @@ def unshipped(root: Path, *, older_than_seconds: float) -> list[str]:
     """Say of every journal what it holds that the ledger should have by now, a sentence each."""
     sentences = []
     before = time.time() - older_than_seconds
-    for folder in folders(root):
-        if folder.done.exists():
-            continue
-        batch = Backlog(folder).take(10**9)
-        events = batch.events if batch else []
-        late = [event for event in events if _ended_at(event) < before]
+    for folder in _unfinished(root):
+        late = [event for event in _waiting(folder) if _ended_at(event) < before]
         if late:
             sentences.append(f"journal {folder.holder}: {len(late)} settled events are not in the ledger")
     return sentences
+
+
+def unshipped_between(root: Path, since: datetime, until: datetime) -> dict[str, int]:
+    """Count, for every journal that has some, the attempts of a time that the ledger does not have yet."""
+    counts = {}
+    for folder in _unfinished(root):
+        attempts = (*_waiting(folder), *left_open(folder))
+        count = sum(since <= event.started_at < until for event in attempts)
+        if count:
+            counts[folder.holder] = count
+    return counts
+
+
+def _unfinished(root: Path) -> Iterator[Folder]:
+    return (folder for folder in folders(root) if not folder.done.exists())
+
+
+def _waiting(folder: Folder) -> list[UsageEvent]:
+    batch = Backlog(folder).take(10**9)
+    return batch.events if batch else []
 
 
 def _ended_at(event: UsageEvent) -> float:

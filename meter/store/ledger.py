@@ -11,10 +11,12 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 
+from meter.core import months
 from meter.core.events import Outcome, Reserved, UsageEvent, UsageSource
 from meter.core.rollup import COUNTS, LineKey, Sums, fold
 from meter.store import budgets, staging, windows
 from meter.store.database import Database
+from meter.store.months import closed
 from meter.store.tables import usage_15m, usage_events
 
 EVENTS_PER_FETCH = 5000
@@ -27,18 +29,28 @@ def append(database: Database, events: Sequence[UsageEvent], posted_at: datetime
 
     All of them or none: raises `RowRefused` where the database does not take one of them.
     """
-    unique = {event.event_id: event for event in events}
-    if not unique:
+    if not events:
         return 0
     with database.write() as connection:
-        windows.share_appends(connection)
-        staging.fill(connection, unique.values(), posted_at)
-        inserted = connection.scalars(_insert_staged(database)).all()
-        staging.drop(connection)
-        fresh = [unique[event_id] for event_id in inserted]
-        _fold_into_rollup(database, connection, fresh)
-        windows.charge(database, connection, budgets.read(connection), fresh)
-    return len(inserted)
+        return len(post(database, connection, events, posted_at))
+
+
+def post(
+    database: Database, connection: sa.Connection, events: Sequence[UsageEvent], posted_at: datetime
+) -> list[UsageEvent]:
+    """Append events in a transaction that writes; returns those that were not there yet, as they are now."""
+    if not events:
+        return []
+    windows.share_appends(connection)
+    dated = months.counted(events, closed(connection), posted_at)
+    unique = {event.event_id: event for event in dated}
+    staging.fill(connection, unique.values(), posted_at)
+    inserted = connection.scalars(_insert_staged(database)).all()
+    staging.drop(connection)
+    fresh = [unique[event_id] for event_id in inserted]
+    _fold_into_rollup(database, connection, fresh)
+    windows.charge(database, connection, budgets.read(connection), fresh)
+    return fresh
 
 
 def verify(database: Database) -> list[str]:
