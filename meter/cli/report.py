@@ -78,6 +78,9 @@ def _print_table(found: Report) -> None:
     for at, row in enumerate(found.rows):
         table.add_row(*(row.group[name] for name in found.question.by), *_cells(found, at))
     opening.console().print(table)
+    if found.total.corrections:
+        amount = columns(found.total)["correction_cost_usd"]
+        click.echo(f"of it corrections of closed months: {found.total.corrections:,}, USD {amount}")
 
 
 def _cells(found: Report, at: int | None) -> list[str]:
