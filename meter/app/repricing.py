@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
-from meter.core.corrections import Signature, judge
+from meter.core.corrections import Cause, judge
 from meter.core.prices import PriceBook
 from meter.core.repricing import Repricing, Selection
 from meter.store import corrections, months
@@ -15,7 +15,7 @@ def reprice(
     database: Database,
     book: PriceBook,
     asked: Selection,
-    signed: Signature,
+    cause: Cause,
     now: Callable[[], datetime],
     *,
     apply: bool,
@@ -25,7 +25,7 @@ def reprice(
     What was corrected stays corrected where this is cut short, and the next run goes on from there.
     """
     told = Repricing(asked, {month.month for month in months.list_all(database)})
-    decide = partial(judge, book=book, signed=signed)
+    decide = partial(judge, book=book, cause=cause)
     for accounts in corrections.pages(database, asked.since, asked.until):
         needing = []
         for account in accounts:

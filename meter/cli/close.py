@@ -6,7 +6,7 @@ import click
 from rich import box
 from rich.table import Table
 
-from meter.app.actions import clock, command_line
+from meter.app.actions import clock, command_line, signed
 from meter.cli import opening
 from meter.core.months import closable
 from meter.core.period import Period
@@ -31,7 +31,7 @@ def close(month: str | None, list_all: bool) -> None:  # noqa: FBT001 (click's f
             _print_list(database)
             return
         period = closable(month, clock.now())
-        closed = months.close(database, period, clock.now(), command_line())
+        closed = months.close(database, period, signed(command_line()))
         click.echo(f"{closed.label} is closed, by {closed.closed_by}; it cannot be opened again")
         _print_sums(database, period)
     _warn(configured, period)

@@ -11,7 +11,7 @@ from meter.app.actions import clock, command_line
 from meter.app.rating import catalogs
 from meter.app.repricing import reprice as run
 from meter.cli import opening
-from meter.core.corrections import signature
+from meter.core.corrections import given_cause
 from meter.core.prices import PriceBook
 from meter.core.repricing import Asked, Repricing, columns, selection
 from meter.store import prices, teams
@@ -44,11 +44,11 @@ def reprice(  # noqa: PLR0913, PLR0917 (click passes an argument an option)
 ) -> None:
     """Rate events again by the prices of now, and show or append the differences."""
     asked = selection(Asked(since=since, until=until, tz=tz, model=model), clock.now())
-    signed = signature(command_line(), reason)
+    cause = given_cause(command_line(), reason)
     configured = opening.settings()
     with opening.existing_database(configured) as database:
         book = PriceBook(prices.load(database), catalogs(configured))
-        told = run(database, book, asked, signed, clock.now, apply=applied)
+        told = run(database, book, asked, cause, clock.now, apply=applied)
         names = {team.id: team.name for team in teams.list_all(database)}
     if shape == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(_as_json(told, names, applied=applied)), indent=2))

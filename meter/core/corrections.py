@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
+from meter.core.access import ACTOR_LENGTH_MAX
 from meter.core.events import UsageEvent, UsageSource
 from meter.core.prices import TIER_ASSUMED, Found, PriceBook, quote
 
-ACTOR_CHARACTERS_MAX = 128
-REASON_CHARACTERS_MAX = 256
+REASON_LENGTH_MAX = 256
 
 
-class Entry(NamedTuple):
+class Posted(NamedTuple):
     """An entry of the ledger, and when it was posted."""
 
     event: UsageEvent
@@ -27,8 +27,8 @@ class Entry(NamedTuple):
 class Account(NamedTuple):
     """An event and all of its corrections, in the order in which they were posted."""
 
-    original: Entry
-    corrections: tuple[Entry, ...] = ()
+    original: Posted
+    corrections: tuple[Posted, ...] = ()
 
     @property
     def event(self) -> UsageEvent:
@@ -52,11 +52,11 @@ class Account(NamedTuple):
         return self._entries[-1].posted_at
 
     @property
-    def _entries(self) -> tuple[Entry, ...]:
+    def _entries(self) -> tuple[Posted, ...]:
         return (self.original, *self.corrections)
 
 
-class Signature(NamedTuple):
+class Cause(NamedTuple):
     """Who corrects, and why."""
 
     actor: str
@@ -74,14 +74,14 @@ class Verdict(NamedTuple):
 Decide = Callable[[Account], Verdict]
 
 
-def signature(actor: str, reason: str) -> Signature:
+def given_cause(actor: str, reason: str) -> Cause:
     """Check who corrects and why; raises `ValueError`."""
-    if not reason.strip() or len(reason) > REASON_CHARACTERS_MAX or not reason.isprintable():
-        raise ValueError(f"a reason has 1 to {REASON_CHARACTERS_MAX} printable characters")
-    return Signature(actor[:ACTOR_CHARACTERS_MAX], reason)
+    if not reason.strip() or len(reason) > REASON_LENGTH_MAX or not reason.isprintable():
+        raise ValueError(f"a reason has 1 to {REASON_LENGTH_MAX} printable characters")
+    return Cause(actor[:ACTOR_LENGTH_MAX], reason)
 
 
-def judge(account: Account, book: PriceBook, signed: Signature) -> Verdict:
+def judge(account: Account, book: PriceBook, cause: Cause) -> Verdict:
     """Find the correction that an account needs to cost what the book says.
 
     What has a cost never loses it: where the book knows no price any more, the cost stays.
@@ -97,7 +97,7 @@ def judge(account: Account, book: PriceBook, signed: Signature) -> Verdict:
     cost = quote(found.price, event.usage).cost
     if cost is None or cost == account.cost:
         return Verdict()
-    made = _correction(account, found, cost, signed)
+    made = _correction(account, found, cost, cause)
     if any(entry.event.event_id == made.event_id for entry in account.corrections):
         return Verdict(repeats=True)
     return Verdict(made)
@@ -113,7 +113,7 @@ def posting_time(accounts: Iterable[Account], now: datetime) -> datetime:
     return max([now, *(account.posted_at + timedelta(microseconds=1) for account in accounts)])
 
 
-def _correction(account: Account, found: Found, new_cost: int, signed: Signature) -> UsageEvent:
+def _correction(account: Account, found: Found, new_cost: int, cause: Cause) -> UsageEvent:
     event, cost = account.event, account.cost
     was_unpriced = cost is None
     compared = event.upstream_cost if was_unpriced or event.upstream_cost is None else 0
@@ -139,6 +139,6 @@ def _correction(account: Account, found: Found, new_cost: int, signed: Signature
         tags=event.tags,
         corrects_id=event.event_id,
         priced_tokens=event.total_tokens if was_unpriced else None,
-        actor=signed.actor,
-        reason=signed.reason,
+        actor=cause.actor,
+        reason=cause.reason,
     )

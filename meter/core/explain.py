@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from meter.core.corrections import Account, Entry
+from meter.core.corrections import Account, Posted
 from meter.core.events import UsageEvent, UsageSource
 from meter.core.model_names import Place, rule
 from meter.core.money import Picodollars, format_usd
@@ -150,7 +150,7 @@ def explain(account: Account, team: str, key: str, known: Knowledge) -> Explanat
     )
 
 
-def _correction(event: UsageEvent, entry: Entry, known: Knowledge) -> Correction:
+def _correction(event: UsageEvent, entry: Posted, known: Knowledge) -> Correction:
     made = entry.event
     return Correction(
         event_id=made.event_id,

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from meter.core.corrections import Account, Decide, Entry, posting_time
+from meter.core.corrections import Account, Decide, Posted, posting_time
 from meter.core.events import UsageEvent, UsageSource
 from meter.store import ledger
 from meter.store.database import Database
@@ -100,7 +100,7 @@ def _entry(event_id: str) -> sa.Select[Any]:
     return sa.select(usage_events).where(usage_events.c.event_id == str(UUID(event_id)))
 
 
-def _accounts(connection: sa.Connection, originals: Sequence[Entry]) -> list[Account]:
+def _accounts(connection: sa.Connection, originals: Sequence[Posted]) -> list[Account]:
     if not originals:
         return []
     times = [original.event.started_at for original in originals]
@@ -113,14 +113,14 @@ def _accounts(connection: sa.Connection, originals: Sequence[Entry]) -> list[Acc
         )
         .order_by(usage_events.c.posted_at, usage_events.c.event_id)
     )
-    found: dict[str | None, list[Entry]] = {}
+    found: dict[str | None, list[Posted]] = {}
     for entry in _read(connection, query):
         found.setdefault(entry.event.corrects_id, []).append(entry)
     return [Account(entry, tuple(found.get(entry.event.event_id, ()))) for entry in originals]
 
 
-def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[Entry]:
-    return [Entry(ledger.read_event(row), row["posted_at"]) for row in connection.execute(query).mappings()]
+def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[Posted]:
+    return [Posted(ledger.read_event(row), row["posted_at"]) for row in connection.execute(query).mappings()]
 
 
 def _orphans() -> sa.Select[Any]:

@@ -11,10 +11,10 @@ import sqlalchemy as sa
 class Lock(IntEnum):
     """What is locked; any numbers, as long as all servers use the same."""
 
-    CORRECTIONS = 0x6D657401
-    """Deciding what the cost of an event is now, and correcting it."""
-    MONTHS = 0x6D657402
-    """Shared by who appends to the ledger, and taken whole by who closes a month."""
+    CORRECTIONS = 0x6D65746577
+    """Deciding what an event costs now, and correcting it."""
+    APPENDS = 0x6D65746574
+    """Shared by who appends to the ledger; taken whole by who makes a budget or closes a month."""
 
 
 def hold(connection: sa.Connection, lock: Lock, *, shared: bool = False) -> None:

@@ -4,28 +4,31 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from meter.core.audit import Signature
 from meter.core.errors import Conflict
 from meter.core.months import ClosedMonth
 from meter.core.period import Period
+from meter.store import audit
 from meter.store.database import Database
 from meter.store.locks import Lock, hold
 from meter.store.tables import closed_months
 
 
-def close(database: Database, month: Period, now: datetime, actor: str) -> ClosedMonth:
+def close(database: Database, month: Period, by: Signature) -> ClosedMonth:
     """Close a month; raises `Conflict` where it is closed already.
 
     What is being appended meanwhile counts in the month as before, or sees that it is closed.
     """
-    closing = ClosedMonth(month.start, now, actor)
+    closing = ClosedMonth(month.start, by.at, by.actor)
     with database.write() as connection:
-        hold(connection, Lock.MONTHS)
+        hold(connection, Lock.APPENDS)
         query = sa.select(closed_months).where(closed_months.c.month == month.start)
         earlier = connection.execute(query).mappings().first()
         if earlier is not None:
             raise Conflict(_sentence(_closed_month(earlier)), param="month")
         row = {"month": closing.month, "closed_at": closing.closed_at, "closed_by": closing.closed_by}
         connection.execute(sa.insert(closed_months).values(row))
+        audit.note(connection, by, "month.close", month.label)
     return closing
 
 
@@ -37,8 +40,7 @@ def list_all(database: Database) -> list[ClosedMonth]:
 
 
 def closed(connection: sa.Connection) -> frozenset[datetime]:
-    """Return the first instants of the closed months, of which no other becomes one before the commit."""
-    hold(connection, Lock.MONTHS, shared=True)
+    """Return the first instants of the closed months, for whoever shares appending."""
     return frozenset(connection.scalars(sa.select(closed_months.c.month)))
 
 

@@ -14,11 +14,9 @@ import sqlalchemy as sa
 from meter.core.budgets import Budget, Measure, Span, Standing, charged, spent_by_window
 from meter.core.events import UsageEvent
 from meter.store.database import Database
+from meter.store.locks import Lock, hold
 from meter.store.sums import spent_in
 from meter.store.tables import allowances, budget_windows, budgets
-
-# Any number, as long as all servers use the same.
-_APPENDS_LOCK = 0x6D65746574
 
 Key = tuple[str, Span]
 
@@ -31,18 +29,13 @@ class Made(NamedTuple):
 
 
 def share_appends(connection: sa.Connection) -> None:
-    """Keep budgets from being made or changed until this transaction ends."""
-    _lock(connection, "pg_advisory_xact_lock_shared")
+    """Keep budgets from being made or changed, and months from being closed, until this transaction ends."""
+    hold(connection, Lock.APPENDS, shared=True)
 
 
 def exclude_appends(connection: sa.Connection) -> None:
     """Keep everybody from appending to the ledger until this transaction ends."""
-    _lock(connection, "pg_advisory_xact_lock")
-
-
-def _lock(connection: sa.Connection, function: str) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SELECT {function}({_APPENDS_LOCK})")
+    hold(connection, Lock.APPENDS)
 
 
 def standing(database: Database, connection: sa.Connection, budget: Budget, at: datetime) -> Standing:

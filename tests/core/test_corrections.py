@@ -4,24 +4,24 @@ from datetime import timedelta
 
 import pytest
 
+from meter.core.access import ACTOR_LENGTH_MAX
 from meter.core.corrections import (
-    ACTOR_CHARACTERS_MAX,
-    REASON_CHARACTERS_MAX,
+    REASON_LENGTH_MAX,
     Account,
-    Entry,
-    Signature,
+    Cause,
+    Posted,
     Verdict,
     correction_id,
+    given_cause,
     judge,
     posting_time,
-    signature,
 )
 from meter.core.events import Outcome, UsageEvent, UsageSource
 from meter.core.prices import Price, PriceBook, Rates
 from meter.core.rollup import Sums
 from tests.core.test_prices import BEGINNING, T, event, mtok, price
 
-SIGNED = Signature("somebody@host", "the price was wrong")
+CAUSE = Cause("somebody@host", "the price was wrong")
 MINUTE = timedelta(minutes=1)
 OLD = price(1)
 NEW = price(2, rates=Rates(prompt=mtok("2"), completion=mtok("15")))
@@ -29,13 +29,13 @@ NEW = price(2, rates=Rates(prompt=mtok("2"), completion=mtok("15")))
 
 def account(recorded: UsageEvent, *corrections: UsageEvent) -> Account:
     """Make the account of an event, each of whose entries was posted a minute after the one before."""
-    entries = [Entry(each, T + number * MINUTE) for number, each in enumerate(corrections, 1)]
-    return Account(Entry(recorded, T), tuple(entries))
+    entries = [Posted(each, T + number * MINUTE) for number, each in enumerate(corrections, 1)]
+    return Account(Posted(recorded, T), tuple(entries))
 
 
 def verdict(of: Account, *versions: Price) -> Verdict:
     """Judge an account by a book of these versions."""
-    return judge(of, PriceBook(versions), SIGNED)
+    return judge(of, PriceBook(versions), CAUSE)
 
 
 def corrected(of: Account, *versions: Price) -> UsageEvent:
@@ -198,15 +198,13 @@ def test_corrections_are_posted_after_what_they_correct() -> None:
     assert posting_time([], BEGINNING) == BEGINNING
 
 
-@pytest.mark.parametrize(
-    "reason", ["", " ", "x" * (REASON_CHARACTERS_MAX + 1), "a\nb", "a\x1b[31m", "\ud800"]
-)
+@pytest.mark.parametrize("reason", ["", " ", "x" * (REASON_LENGTH_MAX + 1), "a\nb", "a\x1b[31m", "\ud800"])
 def test_a_bad_reason_is_refused(reason: str) -> None:
     """A reason is a line of text that the database can hold."""
     with pytest.raises(ValueError, match="a reason has"):
-        signature("somebody", reason)
+        given_cause("somebody", reason)
 
 
 def test_a_long_name_is_cut() -> None:
     """A machine's name may be long, and is cut to what the database holds."""
-    assert signature("x" * 500, "why") == Signature("x" * ACTOR_CHARACTERS_MAX, "why")
+    assert given_cause("x" * 500, "why") == Cause("x" * ACTOR_LENGTH_MAX, "why")

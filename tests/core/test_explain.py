@@ -6,14 +6,14 @@ from decimal import Decimal
 import msgspec
 from hypothesis import given
 
-from meter.core.corrections import Account, Entry, Signature, judge
+from meter.core.corrections import Account, Cause, Posted, judge
 from meter.core.events import UsageEvent, UsageSource
 from meter.core.explain import Explanation, Knowledge, explain
 from meter.core.prices import LongContext, Price, PriceBook, Rates, rate
 from meter.core.usage import ReportedUsage, normalise
 from tests.core.test_prices import T, event, mtok, price, rates, reported
 
-SIGNED = Signature("somebody@host", "the price was wrong")
+CAUSE = Cause("somebody@host", "the price was wrong")
 USAGE: dict[str, object] = {
     "prompt_tokens": 1_000,
     "cached_tokens": 400,
@@ -43,14 +43,14 @@ def explained(account: Account, *versions: Price, catalogs: dict[str, str] | Non
 
 def rated(*versions: Price, **fields: object) -> Account:
     """Make the account of an event that was rated by these versions."""
-    return Account(Entry(rate(event(**USAGE | fields), PriceBook(versions)), T + timedelta(seconds=1)))
+    return Account(Posted(rate(event(**USAGE | fields), PriceBook(versions)), T + timedelta(seconds=1)))
 
 
 def corrected(account: Account, *versions: Price) -> Account:
     """Correct an account by a book of these versions."""
-    made = judge(account, PriceBook(versions), SIGNED).correction
+    made = judge(account, PriceBook(versions), CAUSE).correction
     assert made is not None
-    return account._replace(corrections=(*account.corrections, Entry(made, T + timedelta(days=1))))
+    return account._replace(corrections=(*account.corrections, Posted(made, T + timedelta(days=1))))
 
 
 def test_every_summand_is_shown() -> None:
@@ -165,7 +165,7 @@ def test_nothing_used_is_not_unpriced() -> None:
     """What the upstream refused costs nothing, and lacks no price."""
     nothing = event(usage_source=UsageSource.NONE, cost=0, prompt_tokens=0)
 
-    found = explained(Account(Entry(nothing, T)))
+    found = explained(Account(Posted(nothing, T)))
 
     assert (found.cost_usd, found.unpriced, found.rating) == ("0.000000", None, None)
 
@@ -184,7 +184,7 @@ def test_a_rule_that_is_gone_leaves_none() -> None:
     account = rated(DEAR, model_requested="claude")
     moved = msgspec.structs.replace(account.event, model_requested="other/claude", price_id=7)
 
-    found = explained(Account(Entry(moved, T)), DEAR)
+    found = explained(Account(Posted(moved, T)), DEAR)
 
     assert found.rating is not None
     assert found.rating.version is not None

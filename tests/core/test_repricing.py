@@ -4,14 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from meter.core.corrections import Account, Entry, Signature, judge
+from meter.core.corrections import Account, Cause, Posted, judge
 from meter.core.events import UsageEvent
 from meter.core.period import zone
 from meter.core.prices import PriceBook
 from meter.core.repricing import Asked, Repricing, Selection, columns, selection
 from tests.core.test_prices import T, event, price
 
-SIGNED = Signature("somebody@host", "why")
+CAUSE = Cause("somebody@host", "why")
 NOW = datetime(2026, 11, 25, 12, 34, 56, tzinfo=UTC)
 ALL = Selection(since=T - timedelta(days=1), until=NOW, tz=UTC)
 
@@ -21,8 +21,8 @@ def told(asked: Selection, *events: UsageEvent, closed: tuple[datetime, ...] = (
     book = PriceBook([price(1)])
     found = Repricing(asked, closed)
     for each in events:
-        account = Account(Entry(each, T))
-        verdict = judge(account, book, SIGNED)
+        account = Account(Posted(each, T))
+        verdict = judge(account, book, CAUSE)
         found.look(account, verdict)
         if verdict.correction is not None:
             found.add(account, verdict.correction)

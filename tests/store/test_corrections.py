@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from meter.app.repricing import reprice
-from meter.core.corrections import Account, Signature, correction_id
+from meter.core.audit import Signature
+from meter.core.corrections import Account, Cause, correction_id
 from meter.core.events import UsageEvent, UsageSource
 from meter.core.months import parse_month
 from meter.core.period import Period
@@ -25,7 +26,7 @@ from meter.store.tables import usage_events
 from tests.store.conftest import NOW, make_event, new_event_id, random_event, second
 from tests.store.test_ledger import count, lines
 
-SIGNED = Signature("somebody@host", "the price was wrong")
+CAUSE = Cause("somebody@host", "the price was wrong")
 SINCE = datetime(2026, 8, 1, tzinfo=UTC)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 WAIT_SECONDS_MAX = 60.0
@@ -62,7 +63,7 @@ def run(
 ) -> Repricing:
     """Rate again."""
     asked = Selection(since=since, until=until, tz=UTC, model=model)
-    return reprice(database, book(database), asked, SIGNED, now, apply=apply)
+    return reprice(database, book(database), asked, CAUSE, now, apply=apply)
 
 
 def costs(database: Database, *events: UsageEvent) -> list[int | None]:
@@ -273,7 +274,7 @@ def at_once(database: Database, books: list[PriceBook]) -> list[Repricing]:
 
     def work(opened: Database, mine: PriceBook) -> None:
         gate.wait(WAIT_SECONDS_MAX)
-        found.append(reprice(opened, mine, asked, SIGNED, lambda: NOW, apply=True))
+        found.append(reprice(opened, mine, asked, CAUSE, lambda: NOW, apply=True))
         opened.dispose()
 
     threads = [threading.Thread(target=work, args=(second(database), mine)) for mine in books]
@@ -290,7 +291,7 @@ def test_corrections_of_a_closed_month_count_in_the_open_one(database: Database)
     october = parse_month("2026-10")
     event = used(started_at=october.start + timedelta(days=3), cost=1000, price_id=77)
     ledger.append(database, [event], NOW)
-    months.close(database, october, NOW, "finance@host")
+    months.close(database, october, Signature("finance@host", NOW))
     before = total(database, since=october.start, until=october.end)
     add_price(database, "model", 3)
 
@@ -441,7 +442,7 @@ class Story:
     def _close(self) -> None:
         if self._open and self._random.random() < 0.4:
             month = self._open.pop(self._random.randrange(len(self._open)))
-            months.close(self._database, month, self._now(), "finance@host")
+            months.close(self._database, month, Signature("finance@host", self._now()))
             self._closed.append((month, self._sums(month)))
 
     def _sums(self, month: Period) -> Sums:

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from meter.core.audit import Signature
 from meter.core.errors import Conflict
 from meter.core.events import UsageEvent
 from meter.core.months import parse_month
@@ -20,6 +21,7 @@ OCTOBER = parse_month("2026-10")
 NOVEMBER = parse_month("2026-11")
 WAIT_SECONDS_MAX = 20.0
 RANDOM = Random(1)
+FINANCE = Signature("finance@host", NOW)
 
 
 def event_of(month: datetime, **fields: object) -> UsageEvent:
@@ -35,10 +37,10 @@ def sums_of(database: Database, since: datetime, until: datetime, *by: str) -> S
 
 def test_a_month_is_closed_once(database: Database) -> None:
     """Closing again is refused, saying since when and by whom, and changes nothing."""
-    closed = months.close(database, OCTOBER, NOW, "finance@host")
+    closed = months.close(database, OCTOBER, FINANCE)
 
     with pytest.raises(Conflict, match="closed already, since 2026-11-23T12:34Z, by finance@host"):
-        months.close(database, OCTOBER, NOW + timedelta(days=1), "somebody")
+        months.close(database, OCTOBER, Signature("somebody", NOW))
 
     assert months.list_all(database) == [closed]
     assert (closed.month, closed.closed_at, closed.closed_by) == (OCTOBER.start, NOW, "finance@host")
@@ -47,7 +49,7 @@ def test_a_month_is_closed_once(database: Database) -> None:
 def test_months_are_listed_in_order(database: Database) -> None:
     """Months may be closed in any order, and are listed in their own."""
     for text in ("2026-09", "2026-02", "2026-10"):
-        months.close(database, parse_month(text), NOW, "finance@host")
+        months.close(database, parse_month(text), FINANCE)
 
     assert [month.label for month in months.list_all(database)] == ["2026-02", "2026-09", "2026-10"]
 
@@ -57,7 +59,7 @@ def test_a_late_event_counts_in_the_open_month(database: Database, by: tuple[str
     """What comes after the close is in no report of the closed month, and a correction in the open one."""
     early, late = event_of(OCTOBER.start, cost=5), event_of(OCTOBER.start, cost=7, prompt_tokens=3)
     ledger.append(database, [early], NOW)
-    months.close(database, OCTOBER, NOW, "finance@host")
+    months.close(database, OCTOBER, FINANCE)
 
     ledger.append(database, [late, event_of(NOVEMBER.start, cost=11)], NOW)
 
@@ -80,7 +82,7 @@ def test_a_second_delivery_after_the_close_changes_nothing(database: Database) -
     """What was counted before the close is not counted again when it comes again, alone or in company."""
     counted = [event_of(OCTOBER.start, cost=5) for _ in range(3)]
     ledger.append(database, counted, NOW)
-    months.close(database, OCTOBER, NOW, "finance@host")
+    months.close(database, OCTOBER, FINANCE)
     before = lines(database)
     late = event_of(OCTOBER.start, cost=7)
 
@@ -95,7 +97,7 @@ def test_a_second_delivery_after_the_close_changes_nothing(database: Database) -
 
 def test_another_month_is_left_alone(database: Database) -> None:
     """The months before and after a closed one count as ever, to the microsecond."""
-    months.close(database, OCTOBER, NOW, "finance@host")
+    months.close(database, OCTOBER, FINANCE)
     instant = timedelta(microseconds=1)
     edges = (OCTOBER.start - instant, OCTOBER.start, OCTOBER.end - instant, OCTOBER.end)
     events = [make_event(new_event_id(RANDOM), started_at=edge) for edge in edges]
@@ -134,7 +136,7 @@ def test_closing_while_events_arrive(database: Database, shippers: int) -> None:
     for thread in threads:
         thread.start()
     started.wait(WAIT_SECONDS_MAX)
-    months.close(database, OCTOBER, NOW, "finance@host")
+    months.close(database, OCTOBER, FINANCE)
     at_close = sums_of(database, OCTOBER.start, OCTOBER.end)
     for thread in threads:
         thread.join(WAIT_SECONDS_MAX)
@@ -152,7 +154,7 @@ def test_a_close_waits_for_who_appends(postgres_database: Database) -> None:
     closed = threading.Event()
 
     def close() -> None:
-        months.close(other, OCTOBER, NOW, "finance@host")
+        months.close(other, OCTOBER, FINANCE)
         closed.set()
 
     thread = threading.Thread(target=close)
