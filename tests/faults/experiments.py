@@ -5,7 +5,18 @@ import time
 
 import pytest
 
-from tests.faults import clients, damage, files, outages, process_death, scale, signals
+from tests.faults import (
+    clients,
+    clocks,
+    damage,
+    files,
+    memory,
+    outages,
+    process_death,
+    scale,
+    signals,
+    workers,
+)
 from tests.faults.case import Case, Experiment, Skip
 from tests.faults.site import POSTGRESQL, SQLITE
 from tests.faults.table import Row
@@ -18,6 +29,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *files.EXPERIMENTS,
     *clients.EXPERIMENTS,
     *scale.EXPERIMENTS,
+    *workers.EXPERIMENTS,
+    *memory.EXPERIMENTS,
+    *clocks.EXPERIMENTS,
 )
 
 

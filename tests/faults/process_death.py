@@ -171,7 +171,7 @@ async def _backlog(site: Site, prefix: str, seconds: float) -> list[Got]:
 
 
 EXPERIMENTS = (
-    Experiment("F03", f03, 200, 3, postgresql_runs=40, short_databases=("sqlite", "postgresql")),
+    Experiment("F03", f03, 200, 3, short_databases=("sqlite", "postgresql")),
     Experiment("F01", f01, 20, 1, postgresql_runs=5),
     Experiment("F02", f02, 10, 1, postgresql_runs=3),
     Experiment("F04", f04, 10, 1, postgresql_runs=3),

@@ -1,4 +1,4 @@
-"""F43 and F71 to F73: several servers on one database, and clocks that are wrong."""
+"""F71 and F72: several servers on one database."""
 
 import asyncio
 import shutil
@@ -8,17 +8,16 @@ import time
 from meter.core.events import UsageEvent
 from tests import services, wire
 from tests.faults import reconciler, traffic
-from tests.faults.case import Case, Experiment, Skip, failures
+from tests.faults.case import Case, Experiment, failures
 from tests.faults.script import Plan
 from tests.faults.site import POSTGRESQL, Site
 from tests.faults.traffic import Got
 
 ON = (POSTGRESQL,)
 CLIENTS = 10
-CLOCK = "moving a process's wall clock needs libfaketime, which is not here"
 
 
-def _neighbour(site: Site, name: str) -> Site:
+def neighbour(site: Site, name: str) -> Site:
     """Return another server on the same database, with a data directory of its own."""
     return Site(
         site.script, site.data_dir.parent / name, site.database_url, dict(site.settings), key=site.key
@@ -35,7 +34,7 @@ def f71(case: Case) -> list[str]:
     found: list[str] = []
     with services.fresh_database() as url, case.site(url, shutdown_delay_seconds=1) as site:
         site.start()
-        other = _neighbour(site, "other")
+        other = neighbour(site, "other")
         other.start()
         try:
             for run in range(case.runs):
@@ -117,7 +116,7 @@ def f72(case: Case) -> list[str]:
             site.script.play(Plan(pieces=5, pause=0.01))
             prefix = f"f72-{run}-"
             gots = asyncio.run(_load_and_kill(site, prefix, chance.uniform(0.2, 0.6)))
-            twin = _neighbour(site, f"twin-{run}")
+            twin = neighbour(site, f"twin-{run}")
             shutil.copytree(site.data_dir, twin.data_dir)
             # The copy has not been shipped from: it holds everything once more.
             for cursor in twin.data_dir.glob("journal/*/cursor"):
@@ -156,14 +155,7 @@ async def _start_together(sites: list[Site]) -> None:
     await asyncio.gather(*(asyncio.to_thread(site.start) for site in sites))
 
 
-def clock(_case: Case) -> list[str]:
-    """Skip what moves the clock."""
-    raise Skip(CLOCK)
-
-
 EXPERIMENTS = (
     Experiment("F71", f71, 2, 0, databases=ON),
     Experiment("F72", f72, 3, 0, databases=ON),
-    Experiment("F43/F44", clock, 1),
-    Experiment("F73", clock, 1, databases=ON),
 )

@@ -34,6 +34,8 @@ class Site:
     database_url: str | None = None
     """PostgreSQL's; `None` is SQLite in the data directory."""
     settings: dict[str, object] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    """What servers find in their environment beside their settings."""
     meter: Meter | None = None
     key: str = ""
     dead: list[Meter] = field(default_factory=list)
@@ -74,7 +76,7 @@ class Site:
         shared = {"upstream_url": self.script.upstream.url, "upstream_api_key": CANARY_CREDENTIAL}
         if self.database_url is not None:
             shared |= {"database_url": self.database_url}
-        env = server.environment(self.data_dir, **(shared | self.settings | settings))
+        env = server.environment(self.data_dir, **(shared | self.settings | settings)) | self.environment
         self.meter = Meter(self.data_dir, env, [])
         # A server that was killed right behind the creation of the first key has told it to nobody.
         self.key = self.key or self.running.new_key()
