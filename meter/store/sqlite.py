@@ -57,11 +57,18 @@ def writer_lock(database: Path) -> Iterator[None]:
 
 
 def checkpoint(writer: sa.Engine) -> None:
-    """Move the log into the database file; the caller holds the writers' lock."""
+    """Move the log into the database file, as far as no reader needs it; the caller holds the writers' lock.
+
+    A report may read for minutes, and whoever writes would wait behind a checkpoint that waits for it.
+    """
     with writer.connect() as connection:
         raw = connection.connection.cursor()
-        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        raw.close()
+        raw.execute("PRAGMA busy_timeout=0")
+        try:
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000:.0f}")
+            raw.close()
 
 
 def _prepare(connection: Any, _record: object) -> None:

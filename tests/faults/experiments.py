@@ -10,6 +10,7 @@ from tests.faults import (
     clocks,
     damage,
     files,
+    long_reports,
     memory,
     outages,
     process_death,
@@ -32,6 +33,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *workers.EXPERIMENTS,
     *memory.EXPERIMENTS,
     *clocks.EXPERIMENTS,
+    *long_reports.EXPERIMENTS,
 )
 
 

@@ -20,6 +20,7 @@ from tests.faults.site import Site
 from tests.faults.traffic import Got
 
 CLOSING_SECONDS_MAX = 5.0
+DELAY_SECONDS = 1.0
 ADOPTION_SECONDS_MAX = 25.0
 
 
@@ -40,7 +41,7 @@ def f11(case: Case) -> list[str]:
     """End a server with streams open that finish in time: nobody is cut."""
     found: list[str] = []
     count = 200 if case.full else 40
-    with case.site(shutdown_timeout_seconds=60, shutdown_delay_seconds=0.5) as site:
+    with case.site(shutdown_timeout_seconds=60, shutdown_delay_seconds=DELAY_SECONDS) as site:
         for run in range(case.runs):
             site.start()
             site.script.play(Plan(pieces=40, pause=0.05))
@@ -49,9 +50,7 @@ def f11(case: Case) -> list[str]:
 
             def act(site: Site = site, said: list[str] = said, statuses: list[int] = statuses) -> None:
                 site.running.process.send_signal(signal.SIGTERM)
-                time.sleep(0.1)
-                ready = wire.exchange(site.url, wire.request("GET", "/health/ready")).status
-                said.extend([] if ready == 503 else [f"I6: readiness is {ready} while stopping"])
+                said.extend(_says_that_it_stops(site))
                 statuses.append(site.end())
 
             gots = asyncio.run(_under_way(site, _models("f11", run, count), act, 0.2))
@@ -63,6 +62,15 @@ def f11(case: Case) -> list[str]:
         site.end()
         site.start()
         return found + calm(site, "f11c", 0, told=case.full)
+
+
+def _says_that_it_stops(site: Site) -> list[str]:
+    """Ask for readiness until the signal has arrived: it is 503 while requests are still taken."""
+    deadline = time.monotonic() + DELAY_SECONDS / 2
+    statuses: list[int] = []
+    while time.monotonic() < deadline and 503 not in statuses:
+        statuses.append(wire.exchange(site.url, wire.request("GET", "/health/ready")).status)
+    return [] if 503 in statuses else [f"I6: readiness is {statuses[-1]} while stopping"]
 
 
 async def _latecomers(site: Site) -> list[str]:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -124,6 +125,29 @@ def test_a_checkpoint_waits_for_writers(database: Database) -> None:
 
     assert waited
     assert done.is_set()
+
+
+def test_a_checkpoint_waits_for_no_reader(database: Database, tmp_path: Path) -> None:
+    """A long report keeps the log from being emptied, and nobody else from writing."""
+    with database.write() as connection:
+        add_team(connection, "before")
+
+    with database.read() as reader:
+        assert reader.scalars(sa.select(teams.c.name)).all() == ["before"]
+        with database.write() as connection:
+            add_team(connection, "meanwhile")
+        began = time.monotonic()
+        database.checkpoint()
+        with database.write() as connection:
+            add_team(connection, "after")
+        waited = time.monotonic() - began
+    log_bytes = (tmp_path / "meter.db-wal").stat().st_size
+    database.checkpoint()
+
+    assert waited < sqlite.BUSY_TIMEOUT_SECONDS / 2
+    assert log_bytes
+    assert not (tmp_path / "meter.db-wal").stat().st_size
+    assert names(database) == ["after", "before", "meanwhile"]
 
 
 def test_a_file_that_another_program_locks_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
