@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -130,6 +131,79 @@ class Cluster:
             timeout=PROCESS_SECONDS_MAX,
             check=True,
         )
+
+
+@contextmanager
+def redis_server() -> Iterator["RedisServer"]:
+    """Run a Redis of one's own, to be stopped and paused as a test likes; skips where there is none."""
+    program = shutil.which("redis-server")
+    if program is None:
+        _lack("redis", "there is no redis-server on the path")
+    with tempfile.TemporaryDirectory(prefix="meter-test-redis-") as folder:
+        made = RedisServer(program, Path(folder))
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+class RedisServer:
+    """A Redis server on a free port, not yet started."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self._program = program
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        arguments = [
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(self._folder),
+        ]
+        self._process = subprocess.Popen([self._program, *arguments], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + PROCESS_SECONDS_MAX
+        while not self.answers():
+            assert time.monotonic() < deadline, "redis-server did not start"
+            time.sleep(0.01)
+
+    def answers(self) -> bool:
+        """Say whether it answers."""
+        try:
+            return self.command("PING") == b"+PONG\r\n"
+        except OSError:
+            return False
+
+    def command(self, command: str) -> bytes:
+        """Send a command, and return the beginning of the answer."""
+        with socket.create_connection(("127.0.0.1", self.port), ANSWER_SECONDS_MAX) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.recv(65536)
+
+    def stop(self) -> None:
+        """Kill it, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(PROCESS_SECONDS_MAX)
+            self._process = None
+
+    def pause(self) -> None:
+        """Stop it where it is: its port is open, and nothing answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
 
 def _postgres_programs() -> Path:

@@ -23,6 +23,8 @@ from meter.app.actions import clock, new_event_id
 from meter.app.budgeting import Office
 from meter.app.control import Credentials, Desk
 from meter.app.control import control as build_control
+from meter.app.key_view import KeyViewer, no_budgets
+from meter.app.limiting import Limiting, defaults, prompt_tokens
 from meter.app.rating import Rater, keep_fresh, load_first
 from meter.core.attempts import Attempt, interrupted
 from meter.core.errors import MeteringUnavailable
@@ -32,12 +34,14 @@ from meter.core.keys import Grant, Snapshot, digest
 from meter.datadir import GRANTS_FILE, JOURNAL_FOLDER, save
 from meter.journal.holding import Holding, Options
 from meter.journal.journal import Journal
-from meter.proxy.admission import Admission, allow_models
+from meter.proxy.admission import Admission
+from meter.proxy.concurrency import Concurrency
 from meter.proxy.gate import Gate
 from meter.proxy.pump import Pumps
 from meter.proxy.relay import Accounting, Limits, Local, Relay
 from meter.proxy.sample import SampleTransport
 from meter.proxy.upstream import Timeouts, Upstream
+from meter.rates import Rates, SharedCounters
 from meter.settings import Settings, UpstreamSettings
 from meter.store import keys, partitions
 from meter.store.database import Database
@@ -114,10 +118,13 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     await budgets.open()
     holding = _holding(premises, holder, gate, rater, budgets)
     upstreams = _upstreams(settings)
+    shared = None if settings.redis_url is None else SharedCounters(settings.redis_url.reveal())
+    limiting = _limiting(settings, shared)
     local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
     relay = Relay(
         gate=gate,
-        admission=Admission(steps=(allow_models, budgets.step)),
+        admission=Admission(steps=(*limiting.steps, budgets.step)),
+        show_key=KeyViewer(limiting, no_budgets, clock).show,
         upstreams=upstreams,
         pumps=pumps,
         accounting=_accounting(holding.journal, metrics, rater),
@@ -139,11 +146,9 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding, stopping=stopping)
     local["/health/ready"] = house.readiness
     _show(metrics, pumps, holding)
-    fresh = (
-        asyncio.create_task(metrics.keep_fresh()),
-        asyncio.create_task(keep_fresh(rater)),
-        asyncio.create_task(budgets.keep()),
-    )
+    upkeeps = [metrics.keep_fresh(), keep_fresh(rater), budgets.keep()]
+    upkeeps += [] if shared is None else [shared.run()]
+    fresh = [asyncio.create_task(upkeep) for upkeep in upkeeps]
     try:
         yield house
     finally:
@@ -159,6 +164,16 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         await budgets.treasury.aclose()
         holding.close()
         budgets.teller.close()
+
+
+def _limiting(settings: Settings, shared: SharedCounters | None) -> Limiting:
+    unset = defaults(settings)
+    return Limiting(
+        defaults=unset,
+        rates=Rates(clock=clock, shared=shared),
+        concurrency=Concurrency(unset),
+        likely_tokens=prompt_tokens,
+    )
 
 
 def _show(metrics: instruments.Metrics, pumps: Pumps, holding: Holding) -> None:

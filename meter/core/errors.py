@@ -173,15 +173,21 @@ class RequestTooLarge(MeterError):
 
 
 class RateLimitExceeded(MeterError):
-    """Too much at once; `retry-after`, in whole seconds, says when there will be room."""
+    """Too much at once; `retry-after`, in whole seconds, says when there will be room.
+
+    There never will be for what is larger than its limit: clients are told not to try that again.
+    """
 
     status = 429
     type = "rate_limit_exceeded"
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, retry_after_seconds: float, headers: Headers = ()) -> None:
-        retry_after = ("retry-after", str(max(1, math.ceil(retry_after_seconds))))
-        super().__init__(message, headers=(retry_after, *headers))
+    def __init__(self, message: str, *, retry_after_seconds: float | None, headers: Headers = ()) -> None:
+        if retry_after_seconds is None:
+            again = ("x-should-retry", "false")
+        else:
+            again = ("retry-after", str(max(1, math.ceil(retry_after_seconds))))
+        super().__init__(message, headers=(again, *headers))
 
 
 class Quota(NamedTuple):

@@ -5,7 +5,7 @@ A request has to pass the limits of its key and those of its team. What is `None
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -39,6 +39,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Defaults(NamedTuple):
+    """What stands in for limits that are not set: as the settings say."""
+
+    key: Limits
+    team: Limits
+
+    def fill(self, limits: Limits, team_limits: Limits) -> tuple[Limits, Limits]:
+        """Fill in what a key and its team have not set."""
+        return limits.or_else(self.key), team_limits.or_else(self.team)
+
+
 # The names of the limits, as the columns and the members of requests have them.
 LIMITS = Limits.__struct_fields__
 
@@ -51,6 +62,15 @@ def allows(models: tuple[str, ...] | None, model: str) -> bool:
         pattern.endswith(_EVERY) and model.startswith(pattern[:-1]) and len(model) >= len(pattern)
         for pattern in models
     )
+
+
+def common_models(*lists: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return what all of these lists allow."""
+    given = [models for models in lists if models is not None]
+    if not given:
+        return None
+    named = dict.fromkeys(model for models in given for model in models)
+    return tuple(model for model in named if all(allows(models, model) for models in given))
 
 
 def check_models(patterns: Iterable[str]) -> tuple[str, ...]:

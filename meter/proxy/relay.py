@@ -39,7 +39,7 @@ from meter.proxy.gate import Gate
 from meter.proxy.headers import Pairs, for_client, value_of
 from meter.proxy.protocol import when_sending_closes
 from meter.proxy.pump import Books, CountTokens, Plan, Pump, Pumps
-from meter.proxy.routes import Match, match
+from meter.proxy.routes import KEY, Match, match
 from meter.proxy.upstream import Upstream, UpstreamClosedError, UpstreamStalledError, choose
 
 Scope = MutableMapping[str, Any]
@@ -88,6 +88,8 @@ class Relay:
 
     gate: Gate
     admission: Admission
+    show_key: Callable[[Grant], Awaitable[bytes]]
+    """What a key may do, as JSON for its holder."""
     upstreams: tuple[Upstream, ...]
     pumps: Pumps
     accounting: Accounting
@@ -123,6 +125,8 @@ class Relay:
         grant = await self.gate.admit(scope["headers"], scope["query_string"])
         if found.route.metered:
             await self._meter(found, grant, scope, receive, send)
+        elif found.route is KEY:
+            await _respond(send, 200, await self.show_key(grant))
         else:
             await self._pass(found, scope, send)
 

@@ -35,9 +35,11 @@ ROUTES: tuple[Route, ...] = (
     Route("embeddings", "POST", "/v1/embeddings", "/embeddings", metered=True),
     Route("models", "GET", "/v1/models", "/models", metered=False),
 )
+KEY = Route("key", "GET", "/v1/meter/key", "", metered=False)
+"""Of meter itself: it has no path upstream."""
 MODEL = Route("model", "GET", "/v1/models/{model}", "/models/", metered=False)
 
-_BY_PATH = {route.path: route for route in ROUTES}
+_BY_PATH = {route.path: route for route in (*ROUTES, KEY)}
 _MODEL_PREFIX = "/v1/models/"
 # A model's name: segments without a leading dot, so that none of them climbs.
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_:@~-][\w.:@~-]*(?:/[A-Za-z0-9_:@~-][\w.:@~-]*)*", re.ASCII)
@@ -68,4 +70,4 @@ def _shown(raw_path: str) -> str:
 
 
 def _served() -> str:
-    return ", ".join(f"{route.method} {route.path}" for route in (*ROUTES, MODEL))
+    return ", ".join(f"{route.method} {route.path}" for route in (*ROUTES, MODEL, KEY))

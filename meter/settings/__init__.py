@@ -27,6 +27,7 @@ from meter.settings.values import (
     Secret,
     as_database_url,
     as_durability,
+    as_limit,
     as_names,
     as_number,
     as_overrun,
@@ -34,6 +35,7 @@ from meter.settings.values import (
     as_port,
     as_positive,
     as_prices_seed,
+    as_redis_url,
     as_secret,
     as_text,
     as_unpriced,
@@ -89,6 +91,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     durability: str
     journal_bytes_max: int
     grants_stale_seconds_max: float
+    key_rpm: int
+    """0 is no limit, here and below."""
+    key_tpm: int
+    key_concurrency: int
+    team_rpm: int
+    team_tpm: int
+    redis_url: Secret | None
+    """It may hold a password."""
     prices_seed: str
     unpriced: str
 
@@ -195,6 +205,23 @@ SETTINGS: tuple[Setting, ...] = (
         as_number,
         "86400",
         "How long known keys go on while the database is away.",
+    ),
+    Setting("key_rpm", as_limit, "0", "Requests a minute of a key that has no limit of its own; 0: any."),
+    Setting("key_tpm", as_limit, "0", "Tokens a minute of such a key; 0: any."),
+    Setting(
+        "key_concurrency",
+        as_limit,
+        "0",
+        "Requests under way at once of such a key, in each process; 0: any.",
+    ),
+    Setting("team_rpm", as_limit, "0", "Requests a minute of a team that has no limit of its own; 0: any."),
+    Setting("team_tpm", as_limit, "0", "Tokens a minute of such a team; 0: any."),
+    Setting(
+        "redis_url",
+        as_redis_url,
+        "",
+        "A Redis in which all processes count rates together; unset: each counts for itself.",
+        quotable=False,
     ),
     Setting(
         "prices_seed",

@@ -1,11 +1,14 @@
 """How single values of the configuration are read, and what hides the secret ones."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from meter.core.limits import LIMIT_MAX
 from meter.core.unpriced import POLICIES as UNPRICED_POLICIES
 
 CONFIG_FILE = "meter.toml"
 SQLITE_PREFIX = "sqlite:///"
+REDIS_PREFIXES = ("redis://", "rediss://")
 DATABASE_PREFIXES = (SQLITE_PREFIX, "postgresql://", "postgresql+psycopg://")
 
 
@@ -72,6 +75,21 @@ def as_positive(value: str) -> int:
     if number < 1:
         raise ValueError("must be a whole number above 0")
     return number
+
+
+def as_limit(value: str) -> int:
+    """Read a limit: a whole number, 0 for none."""
+    number = int(value)
+    if not 0 <= number <= LIMIT_MAX:
+        raise ValueError(f"must be a whole number up to {LIMIT_MAX}, or 0 for no limit")
+    return number
+
+
+def as_redis_url(value: str) -> Secret | None:
+    """Read the URL of a Redis."""
+    if value and not (value.startswith(REDIS_PREFIXES) and urlsplit(value).hostname):
+        raise ValueError("must be a URL such as redis://host:6379/0, or rediss:// for TLS")
+    return Secret(value) if value else None
 
 
 def as_port(value: str) -> int:

@@ -1,0 +1,77 @@
+"""OpenAI's SDK at a limit: it tries a rate limit again, as told, and a used up budget never."""
+
+from datetime import UTC, datetime
+
+import pytest
+from openai import OpenAI, RateLimitError
+
+from meter.core.errors import InsufficientQuota, MeterError, Quota, RateLimitExceeded
+from tests.fake_upstream import FakeUpstream, response
+from tests.server import Meter
+
+OK = response(b'{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[]}')
+
+
+def complete(client: OpenAI) -> str:
+    """Ask for a completion."""
+    return client.chat.completions.create(model="test-model", messages=[{"role": "user", "content": "Hi"}]).id
+
+
+def written(refusal: MeterError) -> bytes:
+    """Write a refusal as a response."""
+    headers = [("Content-Type", "application/json"), *refusal.headers]
+    return response(refusal.body(), status=f"{refusal.status} Refused", headers=headers)
+
+
+def test_a_rate_limit_is_tried_again(upstream: FakeUpstream) -> None:
+    """The SDK waits as long as `retry-after` says, and asks again."""
+    refusal = written(RateLimitExceeded("Try again in 1 s.", retry_after_seconds=0.3))
+    upstream.answer([refusal], [OK])
+
+    with OpenAI(base_url=upstream.url, api_key="k", max_retries=2) as client:
+        assert complete(client) == "1"
+
+    assert len(upstream.received) == 2
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        (
+            InsufficientQuota("key k", Quota("1 USD", "1 USD", "0 USD", "0.1 USD", datetime.now(UTC))),
+            "insufficient_quota",
+        ),
+        (RateLimitExceeded("This can never pass.", retry_after_seconds=None), "rate_limit_exceeded"),
+    ],
+)
+def test_what_does_not_help_is_not_tried_again(
+    upstream: FakeUpstream, refusal: MeterError, code: str
+) -> None:
+    """The SDK raises at once, with the code that programs look at."""
+    upstream.answer([written(refusal)])
+
+    with (
+        OpenAI(base_url=upstream.url, api_key="k", max_retries=2) as client,
+        pytest.raises(RateLimitError) as raised,
+    ):
+        complete(client)
+
+    assert len(upstream.received) == 1
+    assert raised.value.code == code
+
+
+def test_the_sdk_reads_meters_own_refusal(upstream: FakeUpstream, meter: Meter, key: str) -> None:
+    """A key at its limit raises the SDK's error for it, which the SDK would try again."""
+    upstream.answer([OK])
+    with meter.control as control:
+        control.patch(f"/api/v1/keys/{key.split('_')[1]}", json={"rpm": 1})
+
+    with OpenAI(base_url=meter.url, api_key=key, max_retries=0) as client:
+        complete(client)
+        with pytest.raises(RateLimitError) as raised:
+            complete(client)
+
+        assert client._should_retry(raised.value.response)  # noqa: SLF001 (waiting for it takes a minute)
+    assert raised.value.code == "rate_limit_exceeded"
+    assert 1 <= int(raised.value.response.headers["retry-after"]) <= 60
+    assert len(upstream.received) == 1
