@@ -46,6 +46,14 @@ def amounts(rates: Rates) -> str:
     return ", ".join([*found, *fee])
 
 
+def changed_amounts(before: Price, after: Price) -> str:
+    """Show what changes from one version to another: `prompt 3.00 -> 2.50`."""
+    old, new = (_everything(price) for price in (before, after))
+    names = [name for name in dict.fromkeys((*old, *new)) if old.get(name) != new.get(name)]
+    changes = [f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names]
+    return ", ".join(changes) or f"as before: {amounts(after.rates)}"
+
+
 def day(instant: datetime) -> str:
     """Show an instant in UTC, as short as it can be."""
     instant = instant.astimezone(UTC)
@@ -59,6 +67,16 @@ def day(instant: datetime) -> str:
 def missing(rates: Rates) -> list[str]:
     """Name the kinds without a price, whose use leaves a request unpriced."""
     return [label for kind, label in _LABELS.items() if rates.of(kind) is None]
+
+
+def _everything(price: Price) -> dict[str, str]:
+    found = _cells(price.rates)
+    for step in price.long_context:
+        cells = _cells(step.rates).items()
+        found |= {f"{name} above {step.above_tokens} tokens": text for name, text in cells}
+    hours = {} if price.hours is None else {"hours": show_hours(price.hours)}
+    limit = {} if price.max_output_tokens is None else {"max output": str(price.max_output_tokens)}
+    return found | hours | limit
 
 
 def _amounts(rates: Rates) -> dict[str, str]:

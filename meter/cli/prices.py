@@ -9,6 +9,7 @@ from meter.app.actions import clock, command_line
 from meter.app.pricing import list_prices, set_price
 from meter.app.rating import catalogs
 from meter.cli import opening
+from meter.cli.price_import import import_prices
 from meter.cli.price_table import UNIT, amounts, day, missing, price_table
 from meter.cli.reprice import reprice
 from meter.core.period import parse_instant
@@ -34,6 +35,7 @@ def prices() -> None:
 
 
 prices.add_command(reprice)
+prices.add_command(import_prices)
 
 
 @prices.command("list")

@@ -168,6 +168,12 @@ def check_count(field: str, count: int | None) -> int | None:
     return count
 
 
+def check_step(step: LongContextAmounts) -> None:
+    """Check a step by itself; raises `AmountError`."""
+    check_count("above_tokens", step.above_tokens)
+    _rates(step)
+
+
 def check_names(asked: NewPrice) -> None:
     """Check everything but the amounts; raises `AmountError`."""
     names = (

@@ -2,17 +2,20 @@
 
 Versions of one model in one tier of one list make a history. What a list says and the book says too is left
 alone, also where the two say it with other dates, so that taking a list over twice adds nothing the second
-time. A price whose list gives no date holds from now on: what has been rated stays as it was. The first price
-that a model ever had holds from the beginning instead, so that what was unpriced can be rated.
+time. A price whose list gives no date (`UNDATED`) holds from now on: what has been rated stays as it was. The
+first price that a model ever had holds from the beginning instead, so that what was unpriced can be rated.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
 
-from meter.core.prices import BEGINNING, Price
+from meter.core.prices import Price
+
+# What a list that gives no date has for one; before everything else.
+UNDATED = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class Subject(NamedTuple):
@@ -97,8 +100,9 @@ def difference(
         if not known:
             start = first_holds_from(subject)
             new.append(Change(subject, None, tuple(_dated(version, start) for version in versions)))
-        elif added := _added(known, versions, now, takes_effect_at):
-            changed.append(Change(subject, next(iter(_whole_day(known, now)), None), added))
+        elif added := _added(known, versions, takes_effect_at):
+            before = _whole_day(known, added[0].effective_from)
+            changed.append(Change(subject, before[0] if before else None, added))
     gone = [
         price
         for subject, known in book.items()
@@ -115,16 +119,15 @@ def same(one: Price, other: Price) -> bool:
     return _content(one) == _content(other)
 
 
-def _added(
-    known: Sequence[Price], listed: Sequence[Price], now: datetime, takes_effect_at: datetime
-) -> tuple[Price, ...]:
+def _added(known: Sequence[Price], listed: Sequence[Price], takes_effect_at: datetime) -> tuple[Price, ...]:
     added: list[Price] = []
-    dates = sorted({version.effective_from for version in listed} - {BEGINNING})
+    dates = sorted({version.effective_from for version in listed} - {UNDATED})
     for date in dates:
         if not _agree((*known, *added), listed, date):
             added += [_from(version, date) for version in reversed(in_force(listed, date))]
-    if not _agree((*known, *added), listed, now):
-        added += [_from(version, takes_effect_at) for version in reversed(in_force(listed, now))]
+    if not _agree((*known, *added), listed, takes_effect_at):
+        counting = reversed(in_force(listed, takes_effect_at))
+        added += [_from(version, takes_effect_at) for version in counting]
     return tuple(added)
 
 
@@ -147,7 +150,7 @@ def _by_date(entry: tuple[int, Price]) -> tuple[datetime, int]:
 
 
 def _dated(version: Price, start: datetime) -> Price:
-    return version if version.effective_from > BEGINNING else _from(version, start)
+    return version if version.effective_from > UNDATED else _from(version, start)
 
 
 def _from(version: Price, start: datetime) -> Price:

@@ -7,6 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from meter.core.audit import Signature
+from meter.core.model_names import OWN
 from meter.core.prices import Price
 from meter.store import audit
 from meter.store.database import Database
@@ -88,7 +89,9 @@ def _lock(connection: sa.Connection) -> None:
 
 
 def _any_of(package: str) -> sa.Select[tuple[bool]]:
-    return sa.select(sa.exists().where(prices.c.source.startswith(f"{package} ", autoescape=True)))
+    # Own prices may be from a file of any name.
+    listed = prices.c.source.startswith(f"{package} ", autoescape=True) & (prices.c.catalog != OWN)
+    return sa.select(sa.exists().where(listed))
 
 
 def _row(version: Price) -> dict[str, Any]:

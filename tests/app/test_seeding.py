@@ -63,7 +63,7 @@ def test_own_prices_do_not_count(database: Database, tmp_path: Path) -> None:
         model="m",
         effective_from=NOW,
         rates=Rates(prompt=1),
-        source="genai-prices.csv",
+        source="genai-prices 1.csv",
         created_at=NOW,
     )
     prices.add(database, [own])

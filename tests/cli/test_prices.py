@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -179,3 +180,92 @@ def test_help_says_the_unit() -> None:
     """The help of each command says what amounts are in."""
     for command in ("list", "set"):
         assert "USD per million tokens" in " ".join(said(command, "--help").split())
+
+
+CSV = (
+    "model,effective_from,prompt_usd_per_mtok,completion_usd_per_mtok\nacme/x,,3,15\nacme/y,2026-12-01,1,2\n"
+)
+
+
+def test_the_difference_is_shown_before_anything_is_added(database: Database, data_dir: Path) -> None:
+    """Without a terminal and without --yes, the difference is shown and nothing is changed."""
+    path = data_dir / "prices.csv"
+    path.write_text(CSV)
+
+    done = run("import", str(path))
+
+    assert isinstance(done.exception, ValueError)
+    assert "--yes" in str(done.exception)
+    assert "prices.csv: 2 new" in done.output
+    assert "USD per million tokens" in done.output
+    assert "prompt 3.00, completion 15.00" in done.output
+    assert own(database) == []
+
+
+def test_an_import(database: Database, data_dir: Path) -> None:
+    """With --yes what differs is added; the next time only what has changed since, shown as old and new."""
+    path = data_dir / "prices.csv"
+    path.write_text(CSV)
+    first = said("import", "--yes", str(path))
+    path.write_text(CSV.replace(",,3,", ",,2.5,"))
+    second = said("import", "--yes", str(path))
+    third = said("import", str(path))
+
+    assert "Added 2 versions." in first
+    assert "prices.csv: 1 changed, 1 unchanged" in second
+    assert "prompt 3.00 -> 2.50" in second
+    assert "Added 1 version." in second
+    assert third == "prices.csv: 2 unchanged\n"
+    assert [price.rates.prompt for price in own(database)] == [3_000_000, 1_000_000, 2_500_000]
+    assert {price.source for price in own(database)} == {"prices.csv"}
+
+
+def test_an_import_of_litellms_prices(database: Database, data_dir: Path) -> None:
+    """LiteLLM's JSON is known by its name's end, and what is left out is counted."""
+    path = data_dir / "model_prices_and_context_window.json"
+    path.write_text(
+        '{"a/b": {"input_cost_per_token": 3e-06}, "a/c": {"input_cost_per_token": 1e-06}, "d": {}}'
+    )
+
+    told = said("import", "--yes", "--model", "a/b", "--strip-prefix", "a/", "--upstream", "near", str(path))
+
+    (price,) = own(database)
+    assert (price.model, price.upstream, price.rates.prompt) == ("b", "near", 3_000_000)
+    assert "1 new, 1 skipped, not priced by the token" in told
+
+
+def test_an_import_of_the_package(database: Database) -> None:
+    """Without a file the installed package is compared, whose gone models are named."""
+    prices.add(database, [msgspec.structs.replace(LISTED, model="claude-forgotten")])
+
+    told = said("import", "--yes")
+
+    assert "new" in told.splitlines()[0]
+    assert "more that are new" in told
+    assert "Gone from the list, whose last prices go on counting: anthropic/claude-forgotten" in told
+    assert said("import").endswith("anthropic/claude-forgotten\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("model,prompt_usd_per_mtok\na,x\nb,-1\n", "line 2, prompt_usd_per_mtok: 'x' is no amount"),
+        ("model,prompt_usd_per_mtok\na,x\nb,-1\n", "line 3, prompt_usd_per_mtok: '-1' is negative"),
+        ("model,prompt\n", "there is no column 'prompt'"),
+    ],
+)
+def test_a_faulty_file(database: Database, data_dir: Path, content: str, sentence: str) -> None:
+    """A file with faults is refused with all of them, and nothing of it is added."""
+    path = data_dir / "prices.csv"
+    path.write_text(content)
+
+    done = run("import", "--yes", str(path))
+
+    assert isinstance(done.exception, ValueError)
+    assert sentence in str(done.exception)
+    assert own(database) == []
+
+
+def test_choosing_needs_a_file(database: Database) -> None:
+    """What chooses from a file says so where none is named."""
+    assert "name one" in str(run("import", "--model", "a/*").exception)

@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
-from meter.core.price_changes import Difference, difference, histories, in_force
+from meter.core.price_changes import UNDATED, Difference, difference, histories, in_force
 from meter.core.prices import BEGINNING, Hours, Price, PriceBook, Rates
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -29,11 +30,19 @@ def make(prompt: int, start: datetime = BEGINNING, model: str = "m", **fields: o
     return Price(**values | fields)  # type: ignore[arg-type]
 
 
+def undated(listed: list[Price]) -> list[Price]:
+    """Turn what holds from the beginning into what has no date."""
+    return [
+        msgspec.structs.replace(price, effective_from=UNDATED) if price.effective_from == BEGINNING else price
+        for price in listed
+    ]
+
+
 def compare(book: list[Price], listed: list[Price], *, first: datetime = BEGINNING) -> Difference:
     """Compare a complete list with the book."""
     return difference(
         histories(book),
-        histories(listed),
+        histories(undated(listed)),
         now=NOW,
         takes_effect_at=SOON,
         first_holds_from=lambda _: first,
@@ -97,7 +106,7 @@ def test_a_second_time(book: list[Price], listed: list[Price]) -> None:
 
     later = difference(
         histories(after),
-        histories(listed),
+        histories(undated(listed)),
         now=SOON,
         takes_effect_at=SOON,
         first_holds_from=lambda _: BEGINNING,
@@ -113,6 +122,19 @@ def _rate(versions: list[Price], when: datetime) -> int | None:
     found = PriceBook(versions, {"upstream": "list"}).find("upstream", "m", None, None, when)
     assert found is not None
     return found.price.rates.prompt
+
+
+def test_a_date_is_a_date() -> None:
+    """What a list dates to the beginning holds from there, also where a later price goes on counting."""
+    dated = difference(
+        histories([make(3), make(2, OCTOBER)]),
+        histories([make(4, BEGINNING)]),
+        now=NOW,
+        takes_effect_at=SOON,
+        first_holds_from=lambda _: SOON,
+    )
+
+    assert added(dated) == [(4, BEGINNING, None), (4, SOON, None)]
 
 
 def test_new_and_gone() -> None:
