@@ -26,8 +26,8 @@ test: install-dev ## Run every test that needs no server of its own
 cases: install-dev ## Run every recorded case through the proxy at 200 random splittings (minutes)
 	METER_TEST_SPLITTINGS=200 $(BIN)/pytest -n auto -q tests/proxy/test_cases.py
 
-faults: install-dev ## Kill, stop, cut and damage everything; SEEDS=5000 by default (long)
-	SEEDS=$(or $(SEEDS),5000) $(BIN)/python -m tests.faults --seeds $(or $(SEEDS),5000)
+faults: install-dev ## Kill, stop, cut and damage everything; SEEDS=5000 by default, JOBS=1 (long)
+	$(BIN)/python -m tests.faults --seeds $(or $(SEEDS),5000) --jobs $(or $(JOBS),1)
 
 bench-journal: install-dev ## Print what the journal costs a request, in CPU and in waiting
 	$(BIN)/python -m tests.bench.journal

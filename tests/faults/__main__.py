@@ -1,16 +1,18 @@
 """Runs the experiments and prints a table; exits 1 if anything was violated.
 
-python -m tests.faults [--seeds N] [--database sqlite|postgresql|both] [--only F03] [--short]
+python -m tests.faults [--seeds N] [--database sqlite|postgresql|both] [--only F03] [--short] [--jobs N]
 """
 
 import argparse
 import importlib.util
-import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from multiprocessing import get_context
 
 from tests.faults.case import Experiment
-from tests.faults.experiments import EXPERIMENTS, experiment, runs_of
+from tests.faults.experiments import EXPERIMENTS, experiment, hush, runs_of
 from tests.faults.site import POSTGRESQL, SQLITE
 from tests.faults.table import Row, lines
 
@@ -25,6 +27,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, help="So many runs of each, instead of its own number.")
     parser.add_argument("--seed", type=int, default=0, help="Where the random numbers begin.")
     parser.add_argument("--short", action="store_true", help="The short set, as pytest runs it.")
+    parser.add_argument("--jobs", type=int, default=1, help="So many experiments at the same time.")
     return parser.parse_args()
 
 
@@ -33,16 +36,25 @@ def _asked(arguments: argparse.Namespace, found: Experiment) -> bool:
     return not names or bool(names & set(found.name.split("/")))
 
 
-def _rows(arguments: argparse.Namespace) -> Iterator[Row]:
+def _tasks(arguments: argparse.Namespace) -> Iterator[Callable[[], Row]]:
     databases = [SQLITE, POSTGRESQL] if arguments.database == "both" else [arguments.database]
+    full = not arguments.short
     for found in filter(lambda each: _asked(arguments, each), EXPERIMENTS):
-        for database in databases:
-            if database in found.databases:
-                full = not arguments.short
-                runs = arguments.runs or runs_of(found, database, full=full)
-                if runs:
-                    name = found.name.split("/")[0]
-                    yield experiment(name, runs, database, full=full, seed=arguments.seed)
+        for database in filter(lambda each: each in found.databases, databases):
+            runs = arguments.runs or runs_of(found, database, full=full)
+            if runs:
+                name = found.name.split("/")[0]
+                yield partial(experiment, name, runs, database, full=full, seed=arguments.seed)
+
+
+def _rows(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Run the experiments, each in a process of its own where several go at the same time."""
+    if arguments.jobs == 1:
+        yield from (task() for task in _tasks(arguments))
+        return
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn"), initializer=hush) as pool:
+        running = [pool.submit(task) for task in _tasks(arguments)]
+        yield from (each.result() for each in as_completed(running))
 
 
 def _seeds(arguments: argparse.Namespace) -> Iterator[Row]:
@@ -58,8 +70,7 @@ def _seeds(arguments: argparse.Namespace) -> Iterator[Row]:
 def main() -> int:
     """Run what is asked for, and return the exit status."""
     arguments = _arguments()
-    # A request that a killed server has not sent to its end is no news here.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    hush()
     rows: list[Row] = []
     for row in (each for source in (_seeds, _rows) for each in source(arguments)):
         rows.append(row)

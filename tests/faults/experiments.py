@@ -1,6 +1,7 @@
 """All experiments, in the order of their importance, and how one is run."""
 
 import contextlib
+import logging
 import time
 
 import pytest
@@ -35,6 +36,11 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *clocks.EXPERIMENTS,
     *long_reports.EXPERIMENTS,
 )
+
+
+def hush() -> None:
+    """Keep quiet about requests that a killed server has not sent to their end: they are no news here."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def find(name: str) -> Experiment:
