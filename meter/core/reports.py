@@ -10,14 +10,17 @@ from typing import Any
 import msgspec
 
 from meter.core.money import Picodollars, format_usd
-from meter.core.period import bucket, month_start, parse_instant, zone
+from meter.core.period import Unit, bucket, month_start, parse_instant, zone
 from meter.core.rollup import Sums
 
-TIME_GROUPS = ("hour", "day", "week", "month")
+TIME_GROUPS: tuple[Unit, ...] = ("hour", "day", "week", "month")
 # These are in the rollup; the others need the ledger itself.
 ROLLUP_GROUPS = ("team", "key", "model", "upstream", *TIME_GROUPS)
 LEDGER_GROUPS = ("user", "tag")
 GROUPS = (*ROLLUP_GROUPS, *LEDGER_GROUPS)
+# There may be an end user to each request; the others stand in one row together.
+TOP = 100
+TOP_MAX = 10_000
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +30,15 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime
     until: datetime
     tz: tzinfo
+    scope_team_id: str | None = None
+    """The one team that whoever asks may see; `None` is all of them."""
+    team_id: str | None = None
+    key_ids: tuple[str, ...] | None = None
+    upstream: str | None = None
+    model: str | None = None
+    """A pattern, in which `*` stands for anything and `?` for one character."""
+    top: int = TOP
+    """How many end users, and tags, have rows of their own."""
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -3,13 +3,14 @@
 Everything kept here is a sum, so that lines can be added in any order and in any portions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
 
 from meter.core.events import UsageEvent, UsageSource
 from meter.core.period import bucket
+from meter.core.spans import Grain, floor
 
 
 class LineKey(msgspec.Struct, frozen=True, order=True):
@@ -100,6 +101,9 @@ class Sums(msgspec.Struct):
 
 
 COUNTS = Sums.__struct_fields__
+# Picodollars, and plain numbers.
+AMOUNTS = tuple(name for name in COUNTS if "cost" in name)
+TALLIES = tuple(name for name in COUNTS if name not in AMOUNTS)
 
 
 def fold(events: Iterable[UsageEvent]) -> dict[LineKey, Sums]:
@@ -113,3 +117,12 @@ def fold(events: Iterable[UsageEvent]) -> dict[LineKey, Sums]:
             line = lines[key] = Sums()
         line.add(event)
     return lines
+
+
+def coarser(lines: Mapping[LineKey, Sums], grain: Grain) -> dict[LineKey, Sums]:
+    """Add lines up to longer periods."""
+    found: dict[LineKey, Sums] = {}
+    for key, line in lines.items():
+        longer = msgspec.structs.replace(key, bucket=floor(key.bucket, grain))
+        found[longer] = found[longer].plus(line) if longer in found else line
+    return found

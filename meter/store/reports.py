@@ -1,27 +1,43 @@
-"""Reports in SQL: sums over the rollup, or over the ledger where the rollup does not tell."""
+"""Reports in SQL: sums over the rollup, or over the ledger where the rollup does not tell.
 
-import json
+A question is cut into stretches of time, one for each of its periods, and a stretch into spans of the rollup
+that cover it. Neither the number of events nor the length of a period changes how much is read for it.
+"""
+
 from collections.abc import Iterable, Iterator
-from datetime import datetime
-from typing import Any, cast
+from datetime import datetime, timedelta
+from operator import add, sub
+from typing import Any, NamedTuple
 
-import msgspec
 import sqlalchemy as sa
 
-from meter.core.events import NOT_FAILED, UsageSource
-from meter.core.period import Period, Unit, periods
+from meter.core.period import Period, Unit
 from meter.core.reports import LEDGER_GROUPS, TIME_GROUPS, Question, Report, Row
-from meter.core.rollup import COUNTS, Sums
+from meter.core.rollup import AMOUNTS, TALLIES
+from meter.core.spans import spans
+from meter.core.stretches import Stretch, periods_at, steady, stretches
 from meter.store.database import Database
-from meter.store.tables import UtcDateTime, api_keys, teams, usage_15m, usage_events
+from meter.store.hours import hour_column, read_hour
+from meter.store.ledger_lines import ledger_lines
+from meter.store.patterns import like
+from meter.store.rollup import as_sums, read_summed, summed
+from meter.store.tables import ROLLUP, api_keys, teams
+from meter.store.top import Top, top
 
-# SQLite's SUM overflows past 2**63, which is 9.2 million USD: amounts are summed in two parts.
-_AMOUNTS = tuple(name for name in COUNTS if "cost" in name)
-_TALLIES = tuple(name for name in COUNTS if name not in _AMOUNTS)
-_NOBODY = ""
-_COST_PART = 10**6
-# Three parameters each; PostgreSQL takes 65,535 in all, SQLite at least 32,766.
-PERIODS_IN_A_STATEMENT_MAX = 5_000
+ROWS_PER_FETCH = 5_000
+_COLUMNS = {"team": "team_id", "key": "key_id"}
+_HOUR = "hour"
+
+_Key = tuple[tuple[Period, ...], tuple[str, ...]]
+_Found = dict[_Key, list[int]]
+
+
+class _Part(NamedTuple):
+    """Lines to sum, and whether they are added or taken away."""
+
+    lines: sa.FromClause
+    where: sa.ColumnElement[bool]
+    sign: int
 
 
 def answer(database: Database, question: Question, *, as_started: bool = False) -> Report:
@@ -30,183 +46,164 @@ def answer(database: Database, question: Question, *, as_started: bool = False) 
     `as_started` counts what belongs to a closed month in that month all the same; this takes the ledger,
     and can group by `service_tier` too.
     """
-    from_ledger = as_started or set(question.by) & set(LEDGER_GROUPS)
-    source = _ledger_lines(as_started=as_started) if from_ledger else sa.select(usage_15m).subquery()
     with database.read_long() as connection:
-        total = (
-            connection.execute(sa.select(*_sums(source)).where(_within(source, question))).mappings().one()
-        )
-        rows = [
-            row
-            for part in _parts(question)
-            for row in connection.execute(_grouped(source, part).where(_within(source, part))).mappings()
-        ]
-    return Report(question, _rows(question, rows), _read_sums(total))
+        asking = _Asking(connection, question, as_started=as_started)
+        found = asking.rows()
+        rows = _named(connection, question, found)
+    return Report(question, rows, as_sums(asking.total))
 
 
-def _parts(question: Question) -> Iterator[Question]:
-    """Cut a long question by its shortest periods, because a statement takes so many parameters only."""
-    unit = next((unit for unit in TIME_GROUPS if unit in question.by), None)
-    found = (
-        [] if unit is None else list(periods(question.since, question.until, cast("Unit", unit), question.tz))
-    )
-    if len(found) <= PERIODS_IN_A_STATEMENT_MAX:
-        yield question
-        return
-    for at in range(0, len(found), PERIODS_IN_A_STATEMENT_MAX):
-        part = found[at : at + PERIODS_IN_A_STATEMENT_MAX]
-        since, until = max(part[0].start, question.since), min(part[-1].end, question.until)
-        yield msgspec.structs.replace(question, since=since, until=until)
+class _Asking:
+    """One question under way, on one connection."""
 
+    def __init__(self, connection: sa.Connection, question: Question, *, as_started: bool) -> None:
+        self._connection = connection
+        self._question = question
+        self._as_started = as_started
+        self._from_ledger = as_started or bool(set(question.by) & set(LEDGER_GROUPS))
+        self._times, self._others = _kinds(question)
+        self._found: _Found = {}
+        self.total = [0] * (len(TALLIES) + len(AMOUNTS))
 
-def _periods_of(question: Question, unit: str) -> list[Period]:
-    return list(periods(question.since, question.until, cast("Unit", unit), question.tz))
-
-
-def _within(source: sa.Subquery, question: Question) -> sa.ColumnElement[bool]:
-    return (source.c.bucket >= question.since) & (source.c.bucket < question.until)
-
-
-def _grouped(source: sa.Subquery, question: Question) -> sa.Select[Any]:
-    columns: list[sa.ColumnElement[Any]] = []
-    joined: sa.FromClause = source
-    for group in question.by:
-        if group in TIME_GROUPS:
-            table = _periods_table(question, group)
-            at_time = (source.c.bucket >= table.c.start) & (source.c.bucket < table.c.end)
-            joined = joined.join(table, at_time)
-            columns.append(table.c.label.label(group))
-        elif group == "team":
-            joined = joined.outerjoin(teams, teams.c.id == source.c.team_id)
-            columns.append(sa.func.coalesce(teams.c.name, source.c.team_id).label("team"))
-        elif group == "key":
-            joined = joined.outerjoin(api_keys, api_keys.c.id == source.c.key_id)
-            columns.append(sa.func.coalesce(api_keys.c.name, source.c.key_id).label("key"))
-            columns.append(source.c.key_id.label("key_id"))
+    def rows(self) -> _Found:
+        """Return the sums of each row by its periods and the values of its other groups."""
+        question = self._question
+        tops = {group: self._top(group) for group in self._others if group in LEDGER_GROUPS}
+        if _HOUR in self._times:
+            for start, end in steady(question.since, question.until, question.tz):
+                self._add_hours(start, end, tops)
         else:
-            columns.append(source.c[group].label(group))
-    return sa.select(*columns, *_sums(source)).select_from(joined).group_by(*columns)
+            for stretch in stretches(question.since, question.until, self._times, question.tz):
+                self._add_stretch(stretch, tops)
+        # What was taken away again leaves rows of nothing behind.
+        return {key: sums for key, sums in self._found.items() if any(sums)}
+
+    def _top(self, group: str) -> Top:
+        """Find out which values of a group have rows of their own."""
+        question = self._question
+        lines = ledger_lines(question.since, question.until, as_started=self._as_started)
+        where = filters(self._connection, lines, question)
+        return top(self._connection, lines, where, group, question.top)
+
+    def _add_stretch(self, stretch: Stretch, tops: dict[str, Top]) -> None:
+        for part in self._parts(stretch.start, stretch.end):
+            for group, sums in self._select(part, (), tops):
+                self._add((stretch.periods, group), sums, part.sign)
+
+    def _add_hours(self, start: datetime, end: datetime, tops: dict[str, Top]) -> None:
+        """Add what lies between changes of the zone's offset, by the hour in which it does."""
+        tz = self._question.tz
+        offset = start.astimezone(tz).utcoffset() or timedelta(0)
+        part = self._part(start, end)
+        hour = hour_column(self._connection.dialect, part.lines.c.bucket, offset)
+        for (when, *group), sums in self._select(part, (hour,), tops):
+            begins = max(read_hour(when, offset), start)
+            self._add((periods_at(begins, self._times, tz), tuple(group)), sums, 1)
+
+    def _select(
+        self, part: _Part, first: tuple[sa.ColumnElement[Any], ...], tops: dict[str, Top]
+    ) -> Iterator[tuple[tuple[Any, ...], list[int]]]:
+        """Select sums by the columns that come first and by the question's groups, less by its times."""
+        columns = [*first, *(self._column(part.lines, group, tops) for group in self._others)]
+        where = part.where & filters(self._connection, part.lines, self._question)
+        query = sa.select(*columns, *summed(part.lines)).where(where).group_by(*columns)
+        width = len(columns)
+        for row in self._connection.execute(query, execution_options={"yield_per": ROWS_PER_FETCH}):
+            sums = read_summed(tuple(row[width:]))
+            # Rows overlap where an event has several tags; the total does not.
+            self.total = list(map(add if part.sign > 0 else sub, self.total, sums))
+            for group in self._single_tags(tuple(row[:width]), len(first), tops):
+                yield group, sums
+
+    def _single_tags(
+        self, group: tuple[Any, ...], offset: int, tops: dict[str, Top]
+    ) -> Iterable[tuple[Any, ...]]:
+        if "tag" not in tops:
+            return (group,)
+        at = offset + self._others.index("tag")
+        return ((*group[:at], tag, *group[at + 1 :]) for tag in tops["tag"].tags_of(group[at]))
+
+    def _column(self, lines: sa.FromClause, group: str, tops: dict[str, Top]) -> sa.ColumnElement[Any]:
+        column = lines.c[_COLUMNS.get(group, group)]
+        return tops["user"].column(column) if group == "user" else column
+
+    def _parts(self, start: datetime, end: datetime) -> Iterable[_Part]:
+        if self._from_ledger:
+            return (self._part(start, end),)
+        return (
+            _Part(table, (table.c.bucket >= span.start) & (table.c.bucket < span.end), span.sign)
+            for span in spans(start, end)
+            for table in (ROLLUP[span.grain],)
+        )
+
+    def _part(self, start: datetime, end: datetime) -> _Part:
+        if self._from_ledger:
+            return _Part(ledger_lines(start, end, as_started=self._as_started), sa.true(), 1)
+        table = ROLLUP["quarter"]
+        return _Part(table, (table.c.bucket >= start) & (table.c.bucket < end), 1)
+
+    def _add(self, key: _Key, sums: list[int], sign: int) -> None:
+        before = self._found.get(key) or [0] * len(sums)
+        self._found[key] = list(map(add if sign > 0 else sub, before, sums))
 
 
-def _periods_table(question: Question, unit: str) -> sa.CTE:
-    table = sa.values(
-        sa.column("label", sa.String),
-        sa.column("start", UtcDateTime),
-        sa.column("end", UtcDateTime),
-        name=f"each_{unit}",
-    )
-    rows = [(period.label, period.start, period.end) for period in _periods_of(question, unit)]
-    return table.data(rows).cte()
+def filters(connection: sa.Connection, lines: sa.FromClause, question: Question) -> sa.ColumnElement[bool]:
+    """Say which lines a question is about; the one place where the team of whoever asks is enforced."""
+    conditions: list[sa.ColumnElement[bool]] = [sa.true()]
+    if question.scope_team_id is not None:
+        conditions.append(lines.c.team_id == question.scope_team_id)
+    if question.team_id is not None:
+        conditions.append(lines.c.team_id == question.team_id)
+    if question.key_ids is not None:
+        conditions.append(lines.c.key_id.in_(question.key_ids))
+    if question.upstream is not None:
+        conditions.append(lines.c.upstream == question.upstream)
+    if question.model is not None:
+        conditions.append(like(connection.dialect, lines.c.model, question.model))
+    return sa.and_(*conditions)
 
 
-def _sums(source: sa.Subquery) -> list[sa.ColumnElement[Any]]:
-    sums: list[sa.ColumnElement[Any]] = [sa.func.sum(source.c[name]).label(name) for name in _TALLIES]
-    for name in _AMOUNTS:
-        sums.append(sa.func.sum(source.c[name] // _COST_PART).label(f"{name}_whole"))
-        sums.append(sa.func.sum(source.c[name] % _COST_PART).label(f"{name}_rest"))
-    return sums
+def _kinds(question: Question) -> tuple[list[Unit], list[str]]:
+    """Tell the groups that are periods from the others."""
+    times = [unit for unit in TIME_GROUPS if unit in question.by]
+    return times, [group for group in question.by if group not in TIME_GROUPS]
 
 
-def _read_sums(row: sa.RowMapping) -> Sums:
-    tallies = {name: int(row[name] or 0) for name in _TALLIES}
-    amounts = {
-        name: int(row[f"{name}_whole"] or 0) * _COST_PART + int(row[f"{name}_rest"] or 0) for name in _AMOUNTS
+def _named(connection: sa.Connection, question: Question, found: _Found) -> list[Row]:
+    """Put names in the place of ids, and the rows in order: by time, then the largest first."""
+    names = {
+        group: {row.id: row.name for row in connection.execute(sa.select(table.c.id, table.c.name))}
+        for group, table in (("team", teams), ("key", api_keys))
+        if group in question.by
     }
-    return Sums(**tallies, **amounts)
+    rows = [
+        (periods, _row(question, names, periods, values, sums)) for (periods, values), sums in found.items()
+    ]
+    times, _ = _kinds(question)
+    order = [times.index(group) for group in question.by if group in times]
+    rows.sort(key=lambda each: (*(each[0][at].start for at in order), *_size(each[1])))
+    return [row for _, row in rows]
 
 
-def _rows(question: Question, found: Iterable[sa.RowMapping]) -> list[Row]:
-    names = [name for group in question.by for name in ((group, "key_id") if group == "key" else (group,))]
-    rows = [Row({name: row[name] for name in names}, _read_sums(row)) for row in found]
-    if "tag" in question.by:
-        rows = _by_single_tag(rows)
-    times = [group for group in question.by if group in TIME_GROUPS]
-    order = _order_of_periods(question)
-    return sorted(rows, key=lambda row: (*(order[row.group[name]] for name in times), *_size(row)))
-
-
-def _order_of_periods(question: Question) -> dict[str, datetime]:
-    """Say when each period begins; labels don't sort, because an hour may come twice."""
-    return {
-        period.label: period.start
-        for unit in TIME_GROUPS
-        if unit in question.by
-        for period in _periods_of(question, unit)
-    }
+def _row(
+    question: Question,
+    names: dict[str, dict[str, str]],
+    periods: tuple[Period, ...],
+    values: tuple[str, ...],
+    sums: list[int],
+) -> Row:
+    times, others = _kinds(question)
+    known: dict[str, str] = dict(zip(others, values, strict=True))
+    known |= {unit: period.label for unit, period in zip(times, periods, strict=True)}
+    group: dict[str, str] = {}
+    for name in question.by:
+        value = known[name]
+        group[name] = names[name].get(value, value) if name in names else value
+        if name == "key":
+            group["key_id"] = value
+    return Row(group, as_sums(sums))
 
 
 def _size(row: Row) -> tuple[object, ...]:
     """Order by size, the largest first, and by name among equals."""
     return (-row.sums.cost, -row.sums.total_tokens, *row.group.values())
-
-
-def _by_single_tag(rows: Iterable[Row]) -> list[Row]:
-    """Split rows of a set of tags into rows of one tag; an event counts in the row of each of its tags."""
-    added: dict[tuple[str, ...], Row] = {}
-    for row in rows:
-        for tag in json.loads(row.group["tag"]) or [_NOBODY]:
-            group = row.group | {"tag": tag}
-            key = tuple(group.values())
-            earlier = added.get(key)
-            added[key] = Row(group, row.sums if earlier is None else earlier.sums.plus(row.sums))
-    return list(added.values())
-
-
-def _ledger_lines(*, as_started: bool = False) -> sa.Subquery:
-    """Show every entry as the line of the rollup that it would be, with its end user, tags and tier."""
-    event = usage_events.c
-    counted = event.started_at if as_started else sa.func.coalesce(event.counted_at, event.started_at)
-    return sa.select(
-        counted.label("bucket"),
-        event.team_id,
-        event.key_id,
-        event.upstream,
-        sa.func.coalesce(event.model_served, event.model_requested).label("model"),
-        sa.func.coalesce(event.end_user, _NOBODY).label("user"),
-        sa.cast(event.tags, sa.Text).label("tag"),
-        sa.func.coalesce(event.service_tier, _NOBODY).label("service_tier"),
-        *(value.label(name) for name, value in _counted().items()),
-    ).subquery()
-
-
-def _counted() -> dict[str, sa.ColumnElement[Any]]:
-    """Say in SQL what `meter.core.rollup.Sums.add` says of one entry."""
-    event = usage_events.c
-    tokens = event.prompt_tokens + event.completion_tokens
-    is_attempt = event.corrects_id.is_(None)
-    estimated = event.usage_source == UsageSource.ESTIMATED
-    invalid = event.usage_source == UsageSource.INVALID
-    compared = event.cost.is_not(None) & event.upstream_cost.is_not(None)
-    late = event.counted_at.is_not(None)
-    cost = sa.func.coalesce(event.cost, 0)
-
-    def attempts(condition: sa.ColumnElement[bool], value: Any = 1) -> sa.ColumnElement[Any]:
-        return sa.case((is_attempt & condition, value), else_=0)
-
-    def unpriced(attempt: Any, priced_by_correction: Any) -> sa.ColumnElement[Any]:
-        return sa.case(
-            (is_attempt & event.cost.is_(None), attempt),
-            (event.priced_tokens.is_not(None), -priced_by_correction),
-            else_=0,
-        )
-
-    amounts = {
-        "cost": cost,
-        "upstream_cost": attempts(sa.true(), sa.func.coalesce(event.upstream_cost, 0)),
-        "compared_cost": sa.case((compared, event.cost), else_=0),
-        "compared_upstream_cost": sa.case((compared, event.upstream_cost), else_=0),
-        "correction_cost": sa.case((late, cost), else_=0),
-    }
-    tallies = {
-        "requests": attempts(sa.true()),
-        "errors": attempts(event.outcome.not_in(NOT_FAILED)),
-        "estimated_requests": attempts(estimated),
-        "estimated_tokens": attempts(estimated, tokens),
-        "invalid_requests": attempts(invalid),
-        "invalid_tokens": attempts(invalid, tokens),
-        "unpriced_requests": unpriced(1, sa.literal(1)),
-        "unpriced_tokens": unpriced(tokens, event.priced_tokens),
-        "corrections": sa.case((late, 1), else_=0),
-    }
-    # A correction has no tokens, so that these need no condition.
-    return amounts | tallies | {name: event[name] for name in COUNTS if name not in amounts | tallies}

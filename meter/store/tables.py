@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from meter.core.rollup import COUNTS
+from meter.core.rollup import AMOUNTS, COUNTS, TALLIES
+from meter.core.spans import Grain
 
 metadata = sa.MetaData(
     naming_convention={
@@ -58,6 +59,22 @@ def _limits() -> tuple[sa.Column[Any], ...]:
         sa.Column("rpm", sa.BigInteger),
         sa.Column("tpm", sa.BigInteger),
         sa.Column("concurrency", sa.BigInteger),
+    )
+
+
+def _sums(name: str, counts: tuple[str, ...], **options: Any) -> sa.Table:
+    """Make a table with a line for each of its periods, and team, key, upstream and model."""
+    return sa.Table(
+        name,
+        metadata,
+        # Where the period begins, in UTC.
+        sa.Column("bucket", UtcDateTime, primary_key=True),
+        sa.Column("team_id", sa.String(32), primary_key=True),
+        sa.Column("key_id", sa.String(32), primary_key=True),
+        sa.Column("upstream", sa.String(64), primary_key=True),
+        sa.Column("model", sa.String(256), primary_key=True),
+        *(_count(count) for count in counts),
+        **options,
     )
 
 
@@ -236,17 +253,26 @@ usage_events = sa.Table(
     postgresql_partition_by="RANGE (started_at)",
 )
 
-# The one rollup, folded in the transaction that inserts the events. Every zone in use starts its hours on a
-# quarter, so any report of any zone is a sum of these rows.
-usage_15m = sa.Table(
-    "usage_15m",
+# Sums of the ledger, folded in the transaction that inserts the events. Every zone in use starts its hours
+# on a quarter, so that quarter hours suffice for all reports; days and months in UTC make long ones short.
+usage_15m = _sums("usage_15m", COUNTS)
+# A month of odd amounts could be more picodollars than 64 bits hold: they are kept in two parts.
+_PARTS = (*TALLIES, *(f"{name}_{part}" for name in AMOUNTS for part in ("whole", "rest")))
+usage_days = _sums("usage_days", _PARTS, sqlite_with_rowid=False)
+usage_months = _sums("usage_months", _PARTS, sqlite_with_rowid=False)
+
+ROLLUP: dict[Grain, sa.Table] = {"month": usage_months, "day": usage_days, "quarter": usage_15m}
+
+# Requests that meter refused itself, which are no events; a count may be lost.
+refusals_hourly = sa.Table(
+    "refusals_hourly",
     metadata,
-    sa.Column("bucket", UtcDateTime, primary_key=True),
-    sa.Column("team_id", sa.String(32), primary_key=True),
+    sa.Column("hour", UtcDateTime, primary_key=True),
+    # Empty: refused before it was known whose request it was.
     sa.Column("key_id", sa.String(32), primary_key=True),
-    sa.Column("upstream", sa.String(64), primary_key=True),
-    sa.Column("model", sa.String(256), primary_key=True),
-    *(_count(name) for name in COUNTS),
+    sa.Column("reason", sa.String(64), primary_key=True),
+    _count("count"),
+    sqlite_with_rowid=False,
 )
 
 _BIG_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")

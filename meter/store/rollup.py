@@ -1,0 +1,109 @@
+"""The sums that reports read, as the database keeps them: lines of quarter hours, days and months.
+
+Days and months hold nothing that quarter hours don't. They are there because a month has some hundred
+thousand lines of quarter hours, which take a database seconds to add up.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from meter.core.rollup import AMOUNTS, COUNTS, TALLIES, LineKey, Sums, coarser
+from meter.core.spans import GRAINS
+from meter.store.database import Database
+from meter.store.tables import ROLLUP, usage_15m
+
+# SQLite's SUM overflows past 2**63, which is 9.2 million USD: amounts are summed in two parts.
+PART = 10**6
+
+_LINE_KEY = [column.name for column in usage_15m.primary_key]
+
+
+def add(database: Database, connection: sa.Connection, lines: Mapping[LineKey, Sums]) -> None:
+    """Add lines of quarter hours to all that is kept, in the transaction of whoever calls."""
+    if not lines:
+        return
+    # Everyone locks the rows in the order of tables and keys, so that no two writers wait for each other.
+    for grain, table in ROLLUP.items():
+        statement = database.insert(table)
+        added = {
+            column.name: column + statement.excluded[column.name]
+            for column in table.columns
+            if column.name not in _LINE_KEY
+        }
+        statement = statement.on_conflict_do_update(index_elements=_LINE_KEY, set_=added)
+        connection.execute(statement, [_row(table, *line) for line in sorted(coarser(lines, grain).items())])
+
+
+def mismatches(connection: sa.Connection, lines: Mapping[LineKey, Sums]) -> list[str]:
+    """Compare what is kept with lines of quarter hours; returns every mismatch as a sentence."""
+    return [
+        f"{ROLLUP[grain].name} at {mismatch}"
+        for grain in reversed(GRAINS)
+        for mismatch in _mismatches(connection, ROLLUP[grain], coarser(lines, grain))
+    ]
+
+
+def summed(source: sa.FromClause) -> list[sa.ColumnElement[Any]]:
+    """Return the sums to select of a table of lines, or of what looks like quarter hours."""
+    sums: list[sa.ColumnElement[Any]] = [sa.func.sum(source.c[name]).label(name) for name in TALLIES]
+    for name in AMOUNTS:
+        whole, rest = _parts(source, name)
+        sums += [sa.func.sum(whole).label(f"{name}_whole"), sa.func.sum(rest).label(f"{name}_rest")]
+    return sums
+
+
+def read_summed(values: tuple[Any, ...]) -> list[int]:
+    """Return what `summed` selects in the order of `TALLIES` and `AMOUNTS`; nothing adds up to 0."""
+    numbers = [int(value or 0) for value in values]
+    parts = numbers[len(TALLIES) :]
+    amounts = [whole * PART + rest for whole, rest in zip(parts[::2], parts[1::2], strict=True)]
+    return numbers[: len(TALLIES)] + amounts
+
+
+def as_sums(numbers: list[int]) -> Sums:
+    """Name what `read_summed` returns."""
+    return Sums(**dict(zip((*TALLIES, *AMOUNTS), numbers, strict=True)))
+
+
+def _parts(source: sa.FromClause, name: str) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:
+    if f"{name}_whole" in source.c:
+        return source.c[f"{name}_whole"], source.c[f"{name}_rest"]
+    return source.c[name] // PART, source.c[name] % PART
+
+
+def _row(table: sa.Table, key: LineKey, line: Sums) -> dict[str, Any]:
+    values = msgspec.structs.asdict(key) | msgspec.structs.asdict(line)
+    for name in AMOUNTS:
+        values[f"{name}_whole"], values[f"{name}_rest"] = divmod(values[name], PART)
+    return {column.name: values[column.name] for column in table.columns}
+
+
+def _mismatches(connection: sa.Connection, table: sa.Table, expected: dict[LineKey, Sums]) -> Iterator[str]:
+    found = {_line_key(row): _line(table, row) for row in connection.execute(sa.select(table)).mappings()}
+    for key in sorted(expected.keys() | found.keys()):
+        if expected.get(key) != found.get(key):
+            yield _mismatch(key, expected.get(key), found.get(key))
+
+
+def _line_key(row: sa.RowMapping) -> LineKey:
+    return LineKey(**{name: row[name] for name in LineKey.__struct_fields__})
+
+
+def _line(table: sa.Table, row: sa.RowMapping) -> Sums:
+    if table is usage_15m:
+        return Sums(**{name: row[name] for name in COUNTS})
+    amounts = {name: row[f"{name}_whole"] * PART + row[f"{name}_rest"] for name in AMOUNTS}
+    return Sums(**{name: row[name] for name in TALLIES}, **amounts)
+
+
+def _mismatch(key: LineKey, expected: Sums | None, found: Sums | None) -> str:
+    differences = [
+        f"{name} {getattr(found, name, 0)} instead of {getattr(expected, name, 0)}"
+        for name in COUNTS
+        if getattr(found, name, 0) != getattr(expected, name, 0)
+    ]
+    where = f"{key.bucket.isoformat()} team {key.team_id} key {key.key_id} {key.upstream} {key.model}"
+    return f"{where}: {', '.join(differences) or 'an empty line'}"
