@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter.toml)),,--sample)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test cases faults bench-journal check fmt lock clean
+.PHONY: help install install-dev run test cases faults bench-journal bench-limits check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ faults: install-dev ## Kill, stop, cut and damage everything; SEEDS=5000 by defa
 
 bench-journal: install-dev ## Print what the journal costs a request, in CPU and in waiting
 	$(BIN)/python -m tests.bench.journal
+
+bench-limits: install-dev ## Print what lists of models, concurrency and rates cost a request, in CPU
+	$(BIN)/python -m tests.bench.limits
 
 check: install-dev ## Lint, types, format, and the migrations' consistency
 	$(BIN)/ruff check .

@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any
 
 from limits.aio.storage import RedisStorage
-from limits.errors import StorageError
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -20,10 +19,10 @@ from redis.backoff import NoBackoff
 from meter.core.clock import Clock
 from meter.core.rates import WINDOW_SECONDS, Asked, Counters, Entry, Rate, Standing, Windows, refusal, weigh
 
-REDIS_SECONDS_MAX = 0.25
+REDIS_SECONDS_MAX = 0.5
 # How long Redis stays unasked after it did not answer.
 PROBE_SECONDS = 1.0
-CONNECTIONS_MAX = 20
+CONNECTIONS_MAX = 50
 # Corrections of this many rates wait at most; they are sums, so that a busy rate is one of them.
 OWED_MAX = 10_000
 # Corrections are added whether or not there is room.
@@ -50,7 +49,7 @@ class SharedCounters:
             retry=Retry(NoBackoff(), 1),
         )
         options: dict[str, Any] = {"connection_pool": self._connections, "implementation": "redispy"}
-        self._storage = RedisStorage(f"async+{url}", wrap_exceptions=True, key_prefix=PREFIX, **options)
+        self._storage = RedisStorage(f"async+{url}", key_prefix=PREFIX, **options)
         self._here: bool | None = None
         self._owed: dict[str, int] = {}
         self._woken = asyncio.Event()
@@ -74,7 +73,8 @@ class SharedCounters:
         try:
             async with asyncio.timeout(REDIS_SECONDS_MAX):
                 found = await self._storage.get_sliding_window(asked.rate.name, WINDOW_SECONDS)
-        except (StorageError, OSError, TimeoutError) as fault:
+        except Exception as fault:
+            # Whatever a client of Redis raises, no request may fail for it.
             raise self._lost(fault) from fault
         return weigh(Counters(*found), asked.amount, asked.rate.limit)
 
@@ -111,7 +111,8 @@ class SharedCounters:
         try:
             async with asyncio.timeout(REDIS_SECONDS_MAX):
                 return await self._storage.acquire_sliding_window_entry(name, limit, WINDOW_SECONDS, amount)
-        except (StorageError, OSError, TimeoutError) as fault:
+        except Exception as fault:
+            # Whatever a client of Redis raises, no request may fail for it.
             raise self._lost(fault) from fault
 
     def _lost(self, fault: BaseException) -> RedisAwayError:

@@ -221,6 +221,37 @@ def test_an_unknown_member_of_the_file_is_a_fault(tmp_path: Path) -> None:
     assert "'serve'" in text
 
 
+def test_limits_are_whole_numbers(tmp_path: Path) -> None:
+    """0 and nothing are no limit, from the environment and the file."""
+    config = write(tmp_path, "key_rpm = 60\nteam_tpm = 0\n")
+
+    settings = load({"METER_KEY_CONCURRENCY": "4", "METER_KEY_TPM": ""}, config)
+
+    assert (settings.key_rpm, settings.key_tpm, settings.key_concurrency) == (60, 0, 4)
+    assert (settings.team_rpm, settings.team_tpm, settings.redis_url) == (0, 0, None)
+    assert "METER_TEAM_RPM: must be a whole number" in faults({"METER_TEAM_RPM": "-1"})[0]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:6379", "http://localhost", "redis://", "redis:///0", "redis://host:port", "redis://[::"],
+)
+def test_a_redis_is_named_by_its_url(url: str) -> None:
+    """The fault says what one looks like, and never repeats the value, which may hold a password."""
+    (found,) = faults({"METER_REDIS_URL": url})
+
+    assert found == "METER_REDIS_URL: must be a URL such as redis://host:6379/0, or rediss:// for TLS"
+
+
+def test_the_url_of_a_redis_is_not_shown() -> None:
+    """It may hold a password."""
+    settings = load({"METER_REDIS_URL": "rediss://user:secret@redis.example:6380/1"})
+
+    assert settings.redis_url is not None
+    assert settings.redis_url.reveal() == "rediss://user:secret@redis.example:6380/1"
+    assert "secret" not in repr(settings)
+
+
 def test_a_list_in_the_file_is_a_list(tmp_path: Path) -> None:
     """What is a list of names can be written as TOML's list."""
     config = write(tmp_path, 'admin_hosts = ["a.example", "b.example"]\n')

@@ -34,7 +34,7 @@ from meter.core.keys import Grant, Snapshot, digest
 from meter.datadir import GRANTS_FILE, JOURNAL_FOLDER, save
 from meter.journal.holding import Holding, Options
 from meter.journal.journal import Journal
-from meter.proxy.admission import Admission
+from meter.proxy.admission import Admission, allow_models
 from meter.proxy.concurrency import Concurrency
 from meter.proxy.gate import Gate
 from meter.proxy.pump import Pumps
@@ -123,7 +123,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
     relay = Relay(
         gate=gate,
-        admission=Admission(steps=(*limiting.steps, budgets.step)),
+        admission=Admission(steps=(allow_models, limiting.concurrency.admit, limiting.count, budgets.step)),
         show_key=KeyViewer(limiting, no_budgets, clock).show,
         upstreams=upstreams,
         pumps=pumps,

@@ -1,4 +1,4 @@
-"""What limits requests, put together: the steps of the admission, in their order."""
+"""Rates as a step of the admission, and what limits that are not set are."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from meter.core.events import UsageEvent
 from meter.core.limits import Defaults, Limits
 from meter.core.rates import Asked, Measure, rates_of
-from meter.proxy.admission import Candidate, Hold, Step, allow_models
+from meter.proxy.admission import Candidate, Hold
 from meter.proxy.concurrency import Concurrency
 from meter.rates import Rates, Taken
 from meter.settings import Settings
@@ -16,18 +16,13 @@ LikelyTokens = Callable[[Candidate], int]
 
 @dataclass(frozen=True, kw_only=True)
 class Limiting:
-    """What the limits of requests need."""
+    """What limits requests, beside budgets."""
 
     defaults: Defaults
     rates: Rates
     concurrency: Concurrency
     likely_tokens: LikelyTokens
     """What a request counts for in tokens a minute until what it used is known."""
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The steps of the admission: what takes nothing first."""
-        return (allow_models, self.concurrency.admit, self.count)
 
     async def count(self, candidate: Candidate) -> Hold | None:
         """Count a request, and its likely tokens, in the rates of its key and its team."""

@@ -15,6 +15,8 @@ from meter.core.limits import Limits
 WINDOW_SECONDS = 60
 # What comes within it is one entry, so that a window has at most 241 of them, whatever its rate.
 STEP_SECONDS = 0.25
+# The times of Redis are in milliseconds.
+TICK_SECONDS = 0.001
 # As many old windows are looked at for every new one, so that they do not pile up.
 SWEPT_AT_ONCE = 2
 
@@ -188,12 +190,17 @@ def weigh(counters: Counters, amount: int, limit: int) -> Standing:
     if used + amount <= limit:
         room_seconds = 0.0
     elif free >= 0:
-        room_seconds = previous_seconds - free * WINDOW_SECONDS / previous
+        room_seconds = _seconds_until(previous, previous_seconds, free)
     else:
         # Not before the running minute has become the last one, and counts by what is left of it.
         until_then = max(0.0, current_seconds - WINDOW_SECONDS)
-        room_seconds = until_then + WINDOW_SECONDS * (1 - max(0, limit - amount) / current)
+        room_seconds = until_then + _seconds_until(current, WINDOW_SECONDS, max(0, limit - amount))
     return Standing(max(0, used), reset_seconds, room_seconds)
+
+
+def _seconds_until(count: int, seconds: float, free: int) -> float:
+    """Say when a counter that is there for so long counts for what is free; parts of one don't count."""
+    return max(0.0, seconds - (free + 1) * WINDOW_SECONDS / count) + TICK_SECONDS
 
 
 def rates_of(owner: Owner, owner_id: str, limits: Limits) -> list[Rate]:

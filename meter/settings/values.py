@@ -87,9 +87,17 @@ def as_limit(value: str) -> int:
 
 def as_redis_url(value: str) -> Secret | None:
     """Read the URL of a Redis."""
-    if value and not (value.startswith(REDIS_PREFIXES) and urlsplit(value).hostname):
+    if value and not (value.startswith(REDIS_PREFIXES) and _has_host_and_port(value)):
         raise ValueError("must be a URL such as redis://host:6379/0, or rediss:// for TLS")
     return Secret(value) if value else None
+
+
+def _has_host_and_port(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def as_port(value: str) -> int:

@@ -2,7 +2,16 @@
 
 import pytest
 
-from meter.core.limits import LIMIT_MAX, PATTERNS_MAX, Limits, allows, check_limits, check_models
+from meter.core.limits import (
+    LIMIT_MAX,
+    PATTERNS_MAX,
+    Defaults,
+    Limits,
+    allows,
+    check_limits,
+    check_models,
+    common_models,
+)
 
 LIST = ("openai/gpt-4.1", "anthropic/*")
 
@@ -86,3 +95,29 @@ def test_what_is_not_set_is_as_the_default() -> None:
     default = Limits(models=None, rpm=10, tpm=20, concurrency=3)
 
     assert own.or_else(default) == Limits(models=("a",), rpm=0, tpm=20, concurrency=3)
+
+
+def test_keys_and_teams_have_defaults_of_their_own() -> None:
+    """What a key has not set is filled in from the settings of keys, and a team's from those of teams."""
+    defaults = Defaults(key=Limits(rpm=1, tpm=2), team=Limits(rpm=3))
+
+    assert defaults.fill(Limits(tpm=0), Limits()) == (Limits(rpm=1, tpm=0), Limits(rpm=3))
+
+
+@pytest.mark.parametrize(
+    ("own", "of_team", "common"),
+    [
+        (None, None, None),
+        (("a",), None, ("a",)),
+        (None, ("p/*",), ("p/*",)),
+        (("p/a", "q/b"), ("p/*",), ("p/a",)),
+        (("p/*",), ("p/a", "p/b/c", "q"), ("p/a", "p/b/c")),
+        (("p/*", "q/*"), ("q/*", "r"), ("q/*",)),
+        (("a",), ("b",), ()),
+    ],
+)
+def test_what_two_lists_allow_is_what_both_allow(
+    own: tuple[str, ...] | None, of_team: tuple[str, ...] | None, common: tuple[str, ...] | None
+) -> None:
+    """A name within the other's provider stays, and a provider that the other has too."""
+    assert common_models(own, of_team) == common

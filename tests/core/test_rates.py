@@ -115,16 +115,39 @@ def test_idle_windows_are_dropped() -> None:
     [
         (Counters(0, 0, 0, 0), 1, Standing(0, 0, 0)),
         (Counters(0, 0, 9, 90), 1, Standing(9, 90, 0)),
-        (Counters(0, 0, 10, 90), 1, Standing(10, 90, 36)),
-        (Counters(10, 30, 5, 90), 1, Standing(10, 90, 6)),
-        (Counters(10, 30, 0, 0), 6, Standing(5, 30, 6)),
-        (Counters(10, 30, 5, 90), 10, Standing(10, 90, 90)),
+        (Counters(0, 0, 10, 90), 1, Standing(10, 90, 30.001)),
+        (Counters(0, 0, 20, 90), 1, Standing(20, 90, 60.001)),
+        (Counters(10, 30, 5, 90), 1, Standing(10, 90, 0.001)),
+        (Counters(12, 30, 5, 90), 1, Standing(11, 90, 5.001)),
+        (Counters(10, 30, 0, 0), 6, Standing(5, 30, 0.001)),
+        (Counters(10, 30, 5, 90), 10, Standing(10, 90, 78.001)),
         (Counters(0, 0, -3, 100), 1, Standing(0, 100, 0)),
     ],
 )
 def test_two_counters_are_weighed(counters: Counters, amount: int, expected: Standing) -> None:
     """The last minute counts by what is left of it, and the wait is until enough of it has gone."""
-    assert weigh(counters, amount, 10) == expected
+    assert weigh(counters, amount, 10) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_redis_has_room_when_the_standing_says_so(seed: int) -> None:
+    """Counters as `limits` shifts and weighs them: whoever waits gets in, and not much before."""
+    random = Random(seed)
+    limit, amount = random.randint(1, 50), 1
+    previous_seconds = random.uniform(1, 59)
+    previous, current = random.randint(0, limit), random.randint(0, 2 * limit)
+    counters = Counters(previous, previous_seconds, current, previous_seconds + WINDOW_SECONDS)
+
+    def used(after: float) -> int:
+        previous, seconds, current, _ = counters
+        if after > seconds:
+            previous, seconds, current = current, seconds + WINDOW_SECONDS, 0
+        return math.floor(previous * max(0.0, seconds - after) / WINDOW_SECONDS) + current
+
+    room_seconds = weigh(counters, amount, limit).room_seconds
+
+    assert used(room_seconds) + amount <= limit
+    assert not room_seconds or used(max(0.0, room_seconds - 0.01)) + amount > limit
 
 
 def test_what_limits_set_is_rates() -> None:
