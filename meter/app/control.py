@@ -25,13 +25,14 @@ from meter.core.errors import MeteringUnavailable
 from meter.core.keys import Key
 from meter.core.tokens import Token, digest
 from meter.settings import Settings
-from meter.store import audit, keys, teams, tokens
+from meter.store import audit, events, keys, teams, tokens
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable
 from meter.web.access import guard
 from meter.web.application import build
 from meter.web.askers import Askers
 from meter.web.audit import AuditLog
+from meter.web.events import Events
 from meter.web.keys import Keys
 from meter.web.system import Scrape
 from meter.web.teams import Teams
@@ -81,6 +82,10 @@ def _services(desk: Desk) -> dict[str, Any]:
         ),
         "keys": _keys(database, desk.credentials.pepper),
         "tokens": _tokens(database, desk.credentials.pepper),
+        "events": Events(
+            partial(events.find, database),
+            lambda wanted, scope, limit: events.page(database, wanted, scope, limit=limit),
+        ),
         "audit_log": AuditLog(
             lambda before, since, limit: audit.page(database, before=before, since=since, limit=limit)
         ),

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -128,6 +129,36 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def failed(self) -> bool:
         """Say whether the attempt failed."""
         return self.outcome not in NOT_FAILED
+
+
+class Place(NamedTuple):
+    """A place in the list of all events, which is in the order of their start and then of their ids."""
+
+    started_at: datetime
+    event_id: str
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events a list is to have; what is `None` does not matter."""
+
+    team: str | None = None
+    """By name or id, and so is the key."""
+    key: str | None = None
+    model: str | None = None
+    upstream: str | None = None
+    outcome: Outcome | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: Place | None = None
+    """Where the page before this one ended."""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """An event with the names of its team and key, as they are now."""
+
+    event: UsageEvent
+    team: str
+    key: str
 
 
 def uuid7(at_ms: int, randomness: bytes) -> str:

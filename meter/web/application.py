@@ -17,11 +17,20 @@ from meter.store.failures import DatabaseUnavailable
 from meter.web import errors
 from meter.web.access import FOR_TEAMS, Guard, asker_of
 from meter.web.audit import AuditController
+from meter.web.events import EventController
 from meter.web.keys import KeyController
 from meter.web.system import SystemController
 from meter.web.teams import TeamController
 from meter.web.tokens import TokenController
 
+CONTROLLERS = (
+    KeyController,
+    TeamController,
+    TokenController,
+    EventController,
+    AuditController,
+    SystemController,
+)
 BODY_BYTES_MAX = 1_000_000
 DOCUMENT = "/api/v1/openapi.json"
 
@@ -29,7 +38,7 @@ DOCUMENT = "/api/v1/openapi.json"
 def build(*, guard: Guard, services: Mapping[str, Any]) -> Litestar:
     """Build the application; `services` are the values that controllers name as dependencies."""
     return Litestar(
-        route_handlers=[KeyController, TeamController, TokenController, AuditController, SystemController],
+        route_handlers=CONTROLLERS,
         dependencies={name: _provide(service) for name, service in services.items()}
         | {"asker": Provide(_asker, sync_to_thread=False)},
         guards=[guard],

@@ -1,6 +1,7 @@
 """Who may do what: every route and every role, against a table that is written out."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,9 @@ from litestar.testing import TestClient
 from meter.app import actions
 from meter.core.access import Role
 from meter.core.audit import Entry
-from meter.store import audit
+from meter.core.events import Outcome, UsageEvent, UsageSource
+from meter.core.keys import Key
+from meter.store import audit, ledger
 from tests.web.conftest import OWNER_TOKEN, Office, open_office
 
 OTHERS_TEAM = "the other team, which a viewer of one team must not see"
@@ -42,6 +45,8 @@ MATRIX = {
     ("GET", "/api/v1/tokens"): (403, 403, 403, 200),
     ("POST", "/api/v1/tokens"): (403, 403, 403, 201),
     ("DELETE", "/api/v1/tokens/{token_id}"): (403, 403, 403, 200),
+    ("GET", "/api/v1/events"): (403, 200, 200, 200),
+    ("GET", "/api/v1/events/{event_id}"): (403, 200, 200, 200),
     ("GET", "/api/v1/audit-log"): (403, 403, 403, 200),
 }
 NOBODY = ("none", "wrong", "a client's key", "a revoked token", "an unknown token")
@@ -53,6 +58,7 @@ class Site(NamedTuple):
     office: Office
     client: TestClient[Litestar]
     tokens: dict[str, str | None]
+    event_id: str
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with open_office(folder) as office, office.asking(None) as client:
         for team in ("search", OTHERS_TEAM):
             actions.register_team(office.database, "test", team)
-        office.key(OTHERS_TEAM, OTHERS_KEY)
+        others = make_event(actions.new_event_id(), key=office.key(OTHERS_TEAM, OTHERS_KEY))
+        ours = make_event(actions.new_event_id(), key=office.key("search"))
+        ledger.append(office.database, [others, ours], ours.started_at)
         revoked = office.token(Role.ADMIN)
         actions.revoke_token(office.database, "test", revoked.split("_")[1])
         _, client_key = actions.issue_key(office.database, b"x" * 32, "test", "search", None, None)
@@ -78,7 +86,23 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "admin": office.token(Role.ADMIN),
             "owner": OWNER_TOKEN,
         }
-        yield Site(office, client, tokens)
+        yield Site(office, client, tokens, ours.event_id)
+
+
+def make_event(event_id: str, key: Key) -> UsageEvent:
+    """Make an event of a key."""
+    return UsageEvent(
+        event_id=event_id,
+        started_at=datetime(2026, 11, 25, tzinfo=UTC),
+        team_id=key.team_id,
+        key_id=key.id,
+        route="chat.completions",
+        upstream="upstream",
+        model_requested="model",
+        stream=False,
+        outcome=Outcome.OK,
+        usage_source=UsageSource.REPORTED,
+    )
 
 
 def routes(app: Litestar) -> set[tuple[str, str]]:
@@ -96,6 +120,7 @@ def ask(site: Site, method: str, path: str, role: str) -> tuple[int, str]:
         "key_id": key.id,
         "token_id": site.office.token(Role.METRICS).split("_")[1],
         "path": "x",
+        "event_id": site.event_id,
     }
     body = BODIES.get((method, path))
     if isinstance(body, dict):
