@@ -8,15 +8,16 @@ import sqlalchemy as sa
 
 from meter.core.access import EVERYTHING, Scope
 from meter.core.audit import Signature
+from meter.core.budgets import OwnerKind
 from meter.core.errors import Conflict, NotFound
-from meter.core.keys import Grant, Key, Minting, Snapshot, digest, mint, succession
+from meter.core.keys import Grant, Key, Minting, Snapshot, digest, mint, mint_id, succession
 from meter.core.limits import Limits
 from meter.store import audit
 from meter.store import teams as teams_store
 from meter.store.database import Database
 from meter.store.limits import TEAM_LIMITS, limits_of
 from meter.store.scope import within
-from meter.store.tables import api_keys, teams
+from meter.store.tables import api_keys, budgets, teams
 
 _JOINED = sa.select(api_keys, teams.c.name.label("team_name"), *TEAM_LIMITS).join(teams)
 
@@ -69,8 +70,19 @@ def rotate(
         }
         connection.execute(sa.insert(api_keys).values(row | own))
         connection.execute(sa.update(api_keys).where(api_keys.c.id == old.id).values(expires_at=ends))
+        _copy_budgets(connection, old.id, public_id, minting, by.at)
         audit.note(connection, by, "key.rotate", old.id, successor=public_id, expires_at=ends)
         return _find(connection, public_id), secret
+
+
+def _copy_budgets(
+    connection: sa.Connection, old_id: str, new_id: str, minting: Minting, now: datetime
+) -> None:
+    """Give a key the budgets of the one that it takes over from, without what that has spent."""
+    owned = (budgets.c.owner_kind == OwnerKind.KEY) & (budgets.c.owner_id == old_id)
+    for row in connection.execute(sa.select(budgets).where(owned)).mappings().all():
+        own = {"id": mint_id(minting.choose), "owner_id": new_id, "created_at": now, "updated_at": now}
+        connection.execute(sa.insert(budgets).values(dict(row) | own))
 
 
 def _locked(key_id: str) -> sa.Select[Any]:

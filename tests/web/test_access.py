@@ -26,6 +26,7 @@ BODIES: dict[tuple[str, str], object] = {
     ("PATCH", "/api/v1/keys/{key_id}"): {"stream_usage": "observe"},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {"grace_seconds": 60},
     ("POST", "/api/v1/teams"): {"name": "{new}"},
+    ("PATCH", "/api/v1/teams/{team_id}"): {"models": ["model"]},
     ("POST", "/api/v1/tokens"): {"role": "metrics"},
 }
 # What a token of each role gets, in the order of `ROLES`.
@@ -42,6 +43,7 @@ MATRIX = {
     ("POST", "/api/v1/keys/{key_id}/rotate"): (403, 403, 403, 201),
     ("GET", "/api/v1/teams"): (403, 200, 200, 200),
     ("POST", "/api/v1/teams"): (403, 403, 403, 201),
+    ("PATCH", "/api/v1/teams/{team_id}"): (403, 403, 403, 200),
     ("GET", "/api/v1/tokens"): (403, 403, 403, 200),
     ("POST", "/api/v1/tokens"): (403, 403, 403, 201),
     ("DELETE", "/api/v1/tokens/{token_id}"): (403, 403, 403, 200),
@@ -118,6 +120,7 @@ def ask(site: Site, method: str, path: str, role: str) -> tuple[int, str]:
     key = site.office.key("search")
     made = {
         "key_id": key.id,
+        "team_id": key.team_id,
         "token_id": site.office.token(Role.METRICS).split("_")[1],
         "path": "x",
         "event_id": site.event_id,
