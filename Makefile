@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter.toml)),,--sample)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test cases faults bench-journal bench-limits check fmt lock clean
+.PHONY: help install install-dev run test cases money faults bench-journal bench-limits check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: install-dev ## Run every test that needs no server of its own
 
 cases: install-dev ## Run every recorded case through the proxy at 200 random splittings (minutes)
 	METER_TEST_SPLITTINGS=200 $(BIN)/pytest -n auto -q tests/proxy/test_cases.py
+
+money: install-dev ## Sum ten million calls of one token each on both databases (minutes)
+	METER_TEST_CALLS=$(or $(CALLS),10000000) $(BIN)/pytest -q tests/store/test_money.py
 
 faults: install-dev ## Kill, stop, cut and damage everything; SEEDS=5000 by default, JOBS=1 (long)
 	$(BIN)/python -m tests.faults --seeds $(or $(SEEDS),5000) --jobs $(or $(JOBS),1)

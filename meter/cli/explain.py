@@ -88,7 +88,8 @@ def _origin(rating: Rating) -> Iterator[tuple[str, object]]:
         yield "price", f"version {rating.price_id}, which is not in the book any more"
         return
     yield "price", f"version {version.id} of {version.model}{_tier(version)}, {_list(version)}"
-    yield "in effect from", f"{_time(version.effective_from)}"
+    hours = f", from {version.hours.replace('-', ' to ')} UTC each day" if version.hours else ""
+    yield "in effect from", f"{_time(version.effective_from)}{hours}"
     yield "added", f"{_time(version.created_at)}{_by(version)}, source {version.source}"
     if version.note:
         yield "note", version.note

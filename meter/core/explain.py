@@ -12,7 +12,7 @@ from meter.core.corrections import Account, Posted
 from meter.core.events import UsageEvent, UsageSource
 from meter.core.model_names import Place, rule
 from meter.core.money import Picodollars, format_usd
-from meter.core.prices import REQUEST, LineItem, Price, PriceBook, Quote, quantities, quote
+from meter.core.prices import REQUEST, Hours, LineItem, Price, PriceBook, Quote, quantities, quote, tier_of
 
 TOKENS_PER_MILLION = 10**6
 
@@ -40,6 +40,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: str
     """Empty is the standard tier."""
     effective_from: datetime
+    hours: str | None
+    """The part of every day that it holds for, in UTC; `None` is all of it."""
     source: str
     created_at: datetime
     created_by: str
@@ -196,20 +198,32 @@ def _without_price(event: UsageEvent, quoted: Quote) -> Iterator[Item]:
 
 def _version(event: UsageEvent, price: Price, catalog: str | None) -> Version:
     same = {
-        name: getattr(price, name) for name in Version.__struct_fields__ if name in Price.__struct_fields__
+        name: getattr(price, name)
+        for name in Version.__struct_fields__
+        if name in Price.__struct_fields__ and name != "hours"
     }
-    return Version(**same, found_by=next(_found_by(event, price, catalog), None))
+    found_by = next(_found_by(event, price, catalog), None)
+    return Version(**same, hours=_hours(price.hours), found_by=found_by)
+
+
+def _hours(hours: Hours | None) -> str | None:
+    if hours is None:
+        return None
+    start, end = (divmod(minute, 60) for minute in (hours.start_minute, hours.end_minute))
+    return f"{start[0]:02}:{start[1]:02}-{end[0]:02}:{end[1]:02}"
 
 
 def _found_by(event: UsageEvent, price: Price, catalog: str | None) -> Iterator[str]:
     place = Place(price.catalog, price.upstream, price.model)
     for model in dict.fromkeys((event.model, event.model_requested)):
         words = rule(place, model, event.upstream, catalog)
-        if words is not None:
-            answered = model == event.model
-            yield (
-                words if answered else f"{words}; by the model that was asked for, not the one that answered"
-            )
+        if words is None:
+            continue
+        if model != event.model:
+            words += "; by the model that was asked for, not the one that answered"
+        if price.service_tier != tier_of(event.service_tier):
+            words += f"; the tier {event.service_tier} has no price, so that the standard one stands in"
+        yield words
 
 
 def _unpriced(account: Account, known: Knowledge) -> Unpriced | None:

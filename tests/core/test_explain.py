@@ -9,7 +9,7 @@ from hypothesis import given
 from meter.core.corrections import Account, Cause, Posted, judge
 from meter.core.events import UsageEvent, UsageSource
 from meter.core.explain import Explanation, Knowledge, explain
-from meter.core.prices import LongContext, Price, PriceBook, Rates, rate
+from meter.core.prices import Hours, LongContext, Price, PriceBook, Rates, rate
 from meter.core.usage import ReportedUsage, normalise
 from tests.core.test_prices import T, event, mtok, price, rates, reported
 
@@ -99,6 +99,27 @@ def test_a_price_of_the_requested_model_is_said_to_be() -> None:
     assert found.rating.version.found_by == (
         "the operator's own; by the model that was asked for, not the one that answered"
     )
+
+
+def test_a_tier_without_a_price_is_said_to_be_one() -> None:
+    """Where the standard tier's price stands in for another one's, the explanation says so."""
+    found = explained(rated(price(1), service_tier="flex", cache_write_tokens=0), price(1))
+
+    assert found.rating is not None
+    assert found.rating.version is not None
+    assert found.rating.version.found_by == (
+        "the operator's own; the tier flex has no price, so that the standard one stands in"
+    )
+
+
+def test_hours_of_the_day_are_shown() -> None:
+    """A version that holds for a part of the day says for which."""
+    night = price(1, hours=Hours(start_minute=16 * 60 + 30, end_minute=30))
+    found = explained(rated(night, started_at=T, cache_write_tokens=0), night)
+
+    assert found.rating is not None
+    assert found.rating.version is not None
+    assert found.rating.version.hours == "16:30-00:30"
 
 
 def test_a_long_context_is_said_to_be_one() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from meter.core.model_names import catalog_of, places
+from meter.core.model_names import Place, catalog_of, places, rule
 
 
 def shown(model: str, upstream: str = "gateway", catalog: str | None = None) -> list[str]:
@@ -93,3 +93,34 @@ def test_nothing_else_is_left_off(model: str) -> None:
 def test_hosts(host: str, catalog: str | None) -> None:
     """The host of an upstream says whose list holds there, letter by letter."""
     assert catalog_of(host) == catalog
+
+
+@pytest.mark.parametrize(
+    ("place", "model", "words"),
+    [
+        (Place("", "gateway", "gpt-4.1"), "gpt-4.1", "the operator's own, for this upstream"),
+        (Place("", "", "gpt-4.1"), "gpt-4.1", "the operator's own"),
+        (Place("openai", "", "gpt-4.1"), "gpt-4.1", "a vendor's list, by the bare name"),
+        (
+            Place("openai", "", "gpt-4.1"),
+            "gpt-4.1-2025-04-14",
+            "a vendor's list, by the bare name, without the date of the snapshot",
+        ),
+        (Place("x-ai", "", "grok-4"), "xai/grok-4", "the list of the vendor that the prefix xai/ names"),
+        (Place("openrouter", "", "qwen/qwen3-max"), "qwen/qwen3-max", "OpenRouter's list"),
+        (Place("groq", "", "qwen/qwen3"), "qwen/qwen3", "the list of the provider that the upstream is"),
+        (Place("openai", "", "gpt-4.1"), "google/gpt-4.1", None),
+        (Place("", "elsewhere", "gpt-4.1"), "gpt-4.1", None),
+    ],
+)
+def test_the_rule_can_be_told(place: Place, model: str, words: str | None) -> None:
+    """By which rule a name leads to a place is said in words, and nothing where none does."""
+    assert rule(place, model, "gateway", "groq") == words
+
+
+def test_every_place_has_a_rule() -> None:
+    """No name leads anywhere without a rule."""
+    for model in ("gpt-4.1", "openai/gpt-4.1-2025-04-14", "qwen/qwen3-max", "a/b/c"):
+        for catalog in (None, "openrouter", "openai"):
+            for place in places(model, "gateway", catalog):
+                assert rule(place, model, "gateway", catalog)
