@@ -3,6 +3,7 @@
 All of it is values that are ready to be shown: amounts are exact decimal strings in USD.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
@@ -245,7 +246,8 @@ def _unpriced(account: Account, known: Knowledge) -> Unpriced | None:
     names = " nor ".join(dict.fromkeys((event.model, event.model_requested)))
     return Unpriced(
         f"the book has no price for {names} at {event.started_at:%Y-%m-%dT%H:%M:%S}Z",
-        f"add one that holds from then on with 'meter prices set', then: {rerate}",
+        f"set one: meter prices set {shlex.quote(event.model)} --prompt USD --completion USD "
+        f"--from {event.started_at:%Y-%m-%d}\nand then: {rerate}",
     )
 
 

@@ -158,7 +158,7 @@ def test_an_unknown_model_says_what_to_do() -> None:
 
     assert found.unpriced is not None
     assert "no price for really-nobody nor nobody-knows" in found.unpriced.why
-    assert "meter prices set" in found.unpriced.what_to_do
+    assert "meter prices set really-nobody --prompt USD" in found.unpriced.what_to_do
     assert "meter prices reprice --since 2026-11-01 --apply" in found.unpriced.what_to_do
     assert (found.cost_usd, found.recorded_cost_usd, found.rating) == (None, None, None)
 
