@@ -22,7 +22,8 @@ COUNT_DIGITS_MAX = 18
 AMOUNT_CHARACTERS_MAX = 100
 
 _DAY = re.compile(r"2[01]\d\d-\d\d-\d\d")
-_COUNT = re.compile(r"[0-9]+")
+# A column with empty cells comes out of pandas as `400.0`.
+_COUNT = re.compile(r"([0-9]+)(?:\.0)?")
 _AMOUNT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _CURRENCIES = re.compile(r"[$€£¥]|USD|EUR", re.IGNORECASE)
 
@@ -136,8 +137,9 @@ def _model(cell: _Cell) -> str:
 
 
 def _count(cell: _Cell) -> int:
-    if _COUNT.fullmatch(cell.text) and len(cell.text) <= COUNT_DIGITS_MAX:
-        return int(cell.text)
+    found = _COUNT.fullmatch(cell.text)
+    if found and len(found[1]) <= COUNT_DIGITS_MAX:
+        return int(found[1])
     raise cell.fault(_what_is_wrong(cell.text, "a whole number such as 12345", float_allowed=False))
 
 

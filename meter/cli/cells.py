@@ -1,7 +1,12 @@
-"""Cells of CSV files, which spreadsheets open."""
+"""Cells of tables: text that others have written, made harmless for who opens it."""
 
 # A spreadsheet runs a cell that begins with one of these as a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def printable(value: str) -> str:
+    """Return a text that others have written so that it moves no cursor and colours no terminal."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in value)
 
 
 def as_text(value: str) -> str:

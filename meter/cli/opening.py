@@ -48,9 +48,14 @@ def database(configured: Settings) -> Iterator[Database]:
 
 
 def console() -> Console:
-    """Return where tables are printed; without a terminal, wide enough not to break names."""
-    found = Console()
-    return found if found.is_terminal else Console(width=PIPE_WIDTH)
+    """Return where tables are printed; without a terminal, wide enough not to break names.
+
+    What is printed is text: a name like `[/red]` is no markup, and `:key:` no picture.
+    """
+    found = Console(markup=False, emoji=False, highlight=False)
+    if not found.is_terminal:
+        found.width = PIPE_WIDTH
+    return found
 
 
 def pepper(configured: Settings) -> bytes:

@@ -9,13 +9,12 @@ from typing import Any, BinaryIO, NamedTuple
 import click
 import msgspec
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from meter.app.rating import catalogs
 from meter.cli import opening
 from meter.cli.bill_file import FILE_BYTES_MAX, parse_aliases, read_bill
-from meter.cli.cells import as_text
+from meter.cli.cells import as_text, printable
 from meter.core.errors import MeterError
 from meter.core.findings import COLUMNS, Row, as_json, columns, cost_usd, model, rows, tally, usd
 from meter.core.period import parse_instant, period_of, zone
@@ -192,7 +191,7 @@ def _print_table(compared: _Compared) -> None:
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("what to do", min_width=30)
         for row in differing:
-            table.add_row(*(escape(cell) for cell in _table_cells(row)))
+            table.add_row(*(printable(cell) for cell in _table_cells(row)))
         console.print(table)
     counts = ", ".join(f"{count} {name}" for name, count in tally(compared.rows).items())
     click.echo(f"Days and models: {counts or 'none'}.")

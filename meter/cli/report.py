@@ -10,7 +10,7 @@ from rich.table import Table
 
 from meter.app.actions import clock
 from meter.cli import opening
-from meter.cli.cells import as_text
+from meter.cli.cells import as_text, printable
 from meter.core.reports import (
     COLUMNS,
     GROUPS,
@@ -76,7 +76,7 @@ def _print_table(found: Report) -> None:
     for (_, heading), cell in zip(_shown(found), total, strict=True):
         table.add_column(heading, footer=cell, justify="right")
     for at, row in enumerate(found.rows):
-        table.add_row(*(row.group[name] for name in found.question.by), *_cells(found, at))
+        table.add_row(*(printable(row.group[name]) for name in found.question.by), *_cells(found, at))
     opening.console().print(table)
     if found.total.corrections:
         amount = columns(found.total)["correction_cost_usd"]

@@ -27,6 +27,7 @@ def read(text: str) -> tuple[Billed, ...]:
         f"{HEADER}\n{LINE}\n".replace(",", "|"),
         f"{HEADER}\n\n{LINE}\n , ,,,\n\n",
         f"{HEADER.upper()}\n{LINE}\n",
+        f"{HEADER}\n{LINE}\n".replace("1000", "1000.0").replace(",100,", ",100.0,"),
         f"{HEADER.replace(',', ', ')}\n{LINE.replace(',', ' , ')}\n",
         ",".join(f'"{name}"' for name in HEADER.split(","))
         + "\n"
@@ -97,7 +98,8 @@ def test_how_a_file_writes_amounts(costs: list[str], decimals: int) -> None:
         ("2026-11-01,m,1'000,1,0", "line 2, column prompt_tokens", "has separators"),
         ("2026-11-01,m,1 000,1,0", "line 2, column prompt_tokens", "has separators"),
         ("2026-11-01,m,1_000,1,0", "line 2, column prompt_tokens", "has separators"),
-        ("2026-11-01,m,1.0,1,0", "line 2, column prompt_tokens", "has a point"),
+        ("2026-11-01,m,1.000,1,0", "line 2, column prompt_tokens", "has a point"),
+        ("2026-11-01,m,1.5,1,0", "line 2, column prompt_tokens", "has a point"),
         ("2026-11-01,m,1,-1,0", "line 2, column completion_tokens", "not a number"),
         ("2026-11-01,m,1,٣,0", "line 2, column completion_tokens", "not a number"),
         ("2026-11-01,m,1,1e3,0", "line 2, column completion_tokens", "not a number"),

@@ -300,6 +300,20 @@ def test_a_cell_is_never_a_formula(data_dir: Path, name: str) -> None:
     assert [cell[1:].strip() for cell in row[:5]] == [name.strip()] * 5
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("[/red]", "[/red]"), (":key:", ":key:"), ("\x1b[31mred", "\\x1b[31mred"), ("a\rb", "a\\rb")],
+)
+def test_a_name_does_nothing_to_a_terminal(data_dir: Path, name: str, shown: str) -> None:
+    """What clients call their models is shown as it is written: no markup, no colours, no cursor moved."""
+    write(data_dir, make(1, model_served=name))
+
+    printed = succeed(data_dir, "report", "--by", "model", *OCTOBER)
+
+    assert shown in printed.split()
+    assert "\x1b" not in printed
+
+
 def test_verify_says_ok(books: Path) -> None:
     """Where everything agrees, `verify` prints `ok`."""
     assert succeed(books, "verify") == "ok\n"

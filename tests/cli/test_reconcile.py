@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from meter.cli import meter as command
 from meter.cli.migrations import bring_up_to_date
-from meter.core.events import UsageEvent
+from meter.core.events import UsageEvent, UsageSource
 from meter.core.findings import COLUMNS
 from meter.core.prices import Price, PriceBook, Rates, rate
 from meter.store import ledger, prices
@@ -131,6 +131,50 @@ def test_the_service_tier_of_a_bill(data_dir: Path) -> None:
     done = run(data_dir, lines, "--format", "json", header=f"{HEADER},service_tier")
 
     assert [row["class"] for row in json.loads(done.stdout)["rows"]] == ["ok", "tier"]
+
+
+def test_a_report_is_a_bill(data_dir: Path, tmp_path: Path) -> None:
+    """What `meter report` writes by day and model has the columns of a bill, and agrees with the ledger."""
+    environment = {"METER_DATA_DIR": str(data_dir)}
+    period = ("--since", "2026-10-01", "--until", "2026-11-01")
+    report = ["report", "--by", "day,model", "--format", "csv", *period]
+
+    written = CliRunner().invoke(command, report, env=environment).stdout
+    done = CliRunner().invoke(command, ["reconcile", "-", "--tolerance", "0"], input=written, env=environment)
+
+    assert done.exit_code == 0, done.output
+    assert "Days and models: 2 ok." in done.stdout
+
+
+def test_every_class(tmp_path: Path) -> None:
+    """Seven lines with one fault each, and one without, get the eight classes."""
+    database = Database(f"sqlite:///{tmp_path / 'meter.db'}")
+    bring_up_to_date(database)
+    flat = Rates(prompt=1_000_000, completion=1_000_000)
+    names = ("ok", "price", "cached", "tier", "estimated", "tokens", "missing_there")
+    flex = [version("flex", Rates(prompt=500_000, completion=500_000)), version("", flat)]
+    prices.add(database, [msgspec.structs.replace(each, model=name) for name in names for each in flex])
+    book = PriceBook(prices.load(database))
+    used = {"prompt_tokens": 1000, "completion_tokens": 100}
+    drawn = [make(number, model_requested=name, **used) for number, name in enumerate(names)]
+    drawn[4] = msgspec.structs.replace(drawn[4], usage_source=UsageSource.ESTIMATED)
+    ledger.append(database, [rate(event, book) for event in drawn], NOON)
+    database.dispose()
+    lines = (
+        "2026-10-21,ok,1000,100,0,0.0011",
+        "2026-10-21,price,1000,100,0,0.0012",
+        "2026-10-21,cached,1000,100,400,0.0008",
+        "2026-10-21,tier,1000,100,0,0.00055",
+        "2026-10-21,estimated,800,90,0,0.00089",
+        "2026-10-21,tokens,1100,100,0,0.0012",
+        "2026-10-21,missing_here,1000,100,0,0.0011",
+    )
+    header = "day,model,prompt_tokens,completion_tokens,cached_tokens,cost_usd"
+
+    done = run(tmp_path, lines, "--format", "json", header=header)
+
+    found = {row["model"]: row["class"] for row in json.loads(done.stdout)["rows"]}
+    assert found == {name: name for name in (*names, "missing_here")}
 
 
 def test_days_of_another_zone(data_dir: Path) -> None:
