@@ -20,6 +20,8 @@ from meter.core.clock import Clock
 from meter.core.rates import WINDOW_SECONDS, Asked, Counters, Entry, Rate, Standing, Windows, refusal, weigh
 
 REDIS_SECONDS_MAX = 0.5
+# A process that starts has much to do.
+OPENING_SECONDS_MAX = 3.0
 # How long Redis stays unasked after it did not answer.
 PROBE_SECONDS = 1.0
 CONNECTIONS_MAX = 50
@@ -44,20 +46,22 @@ class SharedCounters:
             url,
             max_connections=CONNECTIONS_MAX,
             timeout=REDIS_SECONDS_MAX,
-            socket_connect_timeout=REDIS_SECONDS_MAX,
+            socket_connect_timeout=OPENING_SECONDS_MAX,
             # A connection that Redis has closed meanwhile is made anew, once.
             retry=Retry(NoBackoff(), 1),
         )
         options: dict[str, Any] = {"connection_pool": self._connections, "implementation": "redispy"}
         self._storage = RedisStorage(f"async+{url}", key_prefix=PREFIX, **options)
-        self._here: bool | None = None
+        self._here = False
+        self._told: bool | None = None
+        """What the log says; one answer that did not come in time is asked for again before it is told."""
         self._owed: dict[str, int] = {}
         self._woken = asyncio.Event()
 
     @property
     def here(self) -> bool:
         """Whether Redis answered when it was asked last."""
-        return bool(self._here)
+        return self._here
 
     async def take(self, asked: Sequence[Asked]) -> Asked | None:
         """Count all of this, or none of it and return the first that has no room; raises `RedisAwayError`."""
@@ -68,10 +72,14 @@ class SharedCounters:
                 return asked[position]
         return None
 
-    async def standing(self, asked: Asked) -> Standing:
+    async def open(self) -> None:
+        """Look for Redis before anything is counted, so that no server begins for itself."""
+        await self._look(OPENING_SECONDS_MAX)
+
+    async def standing(self, asked: Asked, seconds_max: float = REDIS_SECONDS_MAX) -> Standing:
         """Say how a rate stands; raises `RedisAwayError`."""
         try:
-            async with asyncio.timeout(REDIS_SECONDS_MAX):
+            async with asyncio.timeout(seconds_max):
                 found = await self._storage.get_sliding_window(asked.rate.name, WINDOW_SECONDS)
         except Exception as fault:
             # Whatever a client of Redis raises, no request may fail for it.
@@ -80,7 +88,7 @@ class SharedCounters:
 
     def owe(self, name: str, amount: int) -> None:
         """Correct a counter soon; while Redis is away there is nothing to correct."""
-        if self._here and (name in self._owed or len(self._owed) < OWED_MAX):
+        if self._told and (name in self._owed or len(self._owed) < OWED_MAX):
             self._owed[name] = self._owed.get(name, 0) + amount
             self._woken.set()
 
@@ -88,8 +96,7 @@ class SharedCounters:
         """Look for Redis while it is away, and write corrections, until cancelled."""
         try:
             while True:
-                with suppress(RedisAwayError):
-                    await (self._pay() if self._here else self._look())
+                await (self._pay() if self._here else self._look())
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_SECONDS):
                         await self._woken.wait()
@@ -97,15 +104,26 @@ class SharedCounters:
         finally:
             await self._connections.disconnect()
 
-    async def _look(self) -> None:
-        await self.standing(Asked(Rate("key", "none", "requests", 1), 0))
-        log.info("rates are counted in Redis, together with other servers")
-        self._here = True
+    async def _look(self, seconds_max: float = REDIS_SECONDS_MAX) -> None:
+        try:
+            await self.standing(Asked(Rate("key", "none", "requests", 1), 0), seconds_max)
+        except RedisAwayError as fault:
+            self._owed.clear()
+            self._woken.clear()
+            if self._told is not False:
+                log.warning("Redis is away, and rates are counted by each process for itself: %s", fault)
+            self._told = False
+        else:
+            self._here = True
+            if not self._told:
+                log.info("rates are counted in Redis, together with other servers")
+            self._told = True
 
     async def _pay(self) -> None:
-        owed, self._owed = self._owed, {}
-        for name, amount in owed.items():
-            await self._add(name, amount, UNLIMITED)
+        with suppress(RedisAwayError):
+            while self._owed:
+                name = next(iter(self._owed))
+                await self._add(name, self._owed.pop(name), UNLIMITED)
 
     async def _add(self, name: str, amount: int, limit: int) -> bool:
         try:
@@ -115,13 +133,11 @@ class SharedCounters:
             # Whatever a client of Redis raises, no request may fail for it.
             raise self._lost(fault) from fault
 
-    def _lost(self, fault: BaseException) -> RedisAwayError:
-        if self._here is not False:
-            reason = str(fault) or type(fault).__name__
-            log.warning("Redis is away, and rates are counted by each process for itself: %s", reason)
+    def _lost(self, fault: Exception) -> RedisAwayError:
+        """Ask Redis nothing more until it has answered; it is looked for at once."""
         self._here = False
-        self._owed.clear()
-        return RedisAwayError()
+        self._woken.set()
+        return RedisAwayError(str(fault) or type(fault).__name__)
 
 
 class Taken:

@@ -116,6 +116,7 @@ def redis() -> Iterator[RedisServer]:
 async def sharing(server: RedisServer) -> AsyncIterator[tuple[Rates, SharedCounters]]:
     """Count in a Redis, as one server does."""
     shared = SharedCounters(server.url)
+    await shared.open()
     clock = Clock(now=lambda: datetime.now(UTC), monotonic=time.monotonic)
     running = asyncio.create_task(shared.run())
     try:
@@ -149,9 +150,7 @@ def test_servers_count_together(redis: RedisServer) -> None:
     """Of many requests at several servers, as many pass as the limit says, and refusals count nowhere."""
 
     async def run() -> tuple[list[bool], int, int]:
-        async with sharing(redis) as (one, at_one), sharing(redis) as (two, at_two):
-            await until(lambda: here(at_one))
-            await until(lambda: here(at_two))
+        async with sharing(redis) as (one, _), sharing(redis) as (two, _):
             asked = (Asked(TOKENS, 10), Asked(REQUESTS, 1))
             tried = await asyncio.gather(*(admits((one, two)[each % 2], *asked) for each in range(40)))
             await until(lambda: settled(one, 100))
@@ -172,9 +171,7 @@ def test_tokens_are_settled_in_redis(redis: RedisServer) -> None:
     """What was used beyond the estimate counts at the other servers, and a refusal there says when."""
 
     async def run() -> RateLimitExceeded:
-        async with sharing(redis) as (one, at_one), sharing(redis) as (two, at_two):
-            await until(lambda: here(at_one))
-            await until(lambda: here(at_two))
+        async with sharing(redis) as (one, _), sharing(redis) as (two, _):
             (await one.take([Asked(TOKENS, 100)])).settle(1500)
             await until(lambda: refused(two))
             with pytest.raises(RateLimitExceeded) as told:
@@ -224,16 +221,40 @@ def test_redis_that_goes_under_load(fault: str, redis: RedisServer, caplog: pyte
             redis.stop() if fault == "stopped" else redis.pause()
             admitted = await asyncio.gather(*(quick(rates, Asked(REQUESTS, 1)) for _ in range(40)))
             assert sum(admitted) == 6
+            await until(away_was_logged)
             assert not shared.here
             redis.start() if fault == "stopped" else redis.resume()
             await until(lambda: here(shared))
             assert await quick(rates, Asked(REQUESTS._replace(owner_id="another"), 1))
             assert shared.here
 
+    async def away_was_logged() -> bool:
+        return "Redis is away" in caplog.text
+
     asyncio.run(run())
 
     assert caplog.text.count("Redis is away") == 1
     assert caplog.text.count("counted in Redis") == 2
+
+
+def test_one_late_answer_of_redis_is_nothing_to_tell(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The memory decides about that request, and Redis about the next, without a word in the log."""
+    caplog.set_level(logging.INFO, "meter.rates")
+
+    async def run() -> None:
+        async with sharing(redis) as (rates, shared):
+            redis.pause()
+            assert await quick(rates, Asked(REQUESTS, 1))
+            redis.resume()
+            await until(lambda: here(shared))
+            assert await quick(rates, Asked(REQUESTS, 1))
+
+    asyncio.run(run())
+
+    assert caplog.text.count("Redis is away") == 0
+    assert caplog.text.count("counted in Redis") == 1
 
 
 def test_a_redis_that_cannot_be_used(caplog: pytest.LogCaptureFixture) -> None:

@@ -119,6 +119,8 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     holding = _holding(premises, holder, gate, rater, budgets)
     upstreams = _upstreams(settings)
     shared = None if settings.redis_url is None else SharedCounters(settings.redis_url.reveal())
+    if shared is not None:
+        await shared.open()
     limiting = _limiting(settings, shared)
     local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
     relay = Relay(
