@@ -25,7 +25,7 @@ from meter.core.errors import MeteringUnavailable
 from meter.core.keys import Key
 from meter.core.tokens import Token, digest
 from meter.settings import Settings
-from meter.store import audit, events, keys, teams, tokens
+from meter.store import audit, events, idempotency, keys, teams, tokens
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable
 from meter.web.access import guard
@@ -33,6 +33,7 @@ from meter.web.application import build
 from meter.web.askers import Askers
 from meter.web.audit import AuditLog
 from meter.web.events import Events
+from meter.web.idempotency import Notes
 from meter.web.keys import Keys
 from meter.web.system import Scrape
 from meter.web.teams import Teams
@@ -88,6 +89,11 @@ def _services(desk: Desk) -> dict[str, Any]:
         ),
         "audit_log": AuditLog(
             lambda before, since, limit: audit.page(database, before=before, since=since, limit=limit)
+        ),
+        "idempotency_notes": Notes(
+            lambda errand: idempotency.begin(database, errand, clock.now()),
+            partial(idempotency.finish, database),
+            partial(idempotency.forget, database),
         ),
         "scrape": Scrape(desk.render_metrics, desk.metrics_content_type),
     }

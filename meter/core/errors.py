@@ -12,6 +12,7 @@
     ├── NotFound                404  no such route, or no such thing
     ├── MethodNotAllowed        405  the route exists, the method does not
     ├── Conflict                409  it exists already
+    │   └── IdempotencyConflict 409  the Idempotency-Key was used before, and there is no answer to give again
     ├── RequestTooLarge         413  over body_bytes_max
     ├── RateLimitExceeded       429  a rate or the concurrency of a key or team; try again
     ├── InsufficientQuota       429  a budget; trying again does not help
@@ -161,6 +162,12 @@ class Conflict(MeterError):
     status = 409
     type = "invalid_request_error"
     code = "conflict"
+
+
+class IdempotencyConflict(Conflict):
+    """An Idempotency-Key whose first request was another one, or cannot be answered again."""
+
+    code = "idempotency_conflict"
 
 
 class RequestTooLarge(MeterError):

@@ -13,11 +13,12 @@ from litestar.openapi.spec import Components, SecurityScheme
 from meter import __version__
 from meter.core.access import Asker
 from meter.core.errors import MeterError
-from meter.store.failures import DatabaseUnavailable
+from meter.store.failures import DatabaseUnavailable, RowRefused
 from meter.web import errors
 from meter.web.access import FOR_TEAMS, Guard, asker_of
 from meter.web.audit import AuditController
 from meter.web.events import EventController
+from meter.web.idempotency import Replay, provide_once, replayed
 from meter.web.keys import KeyController
 from meter.web.system import SystemController
 from meter.web.teams import TeamController
@@ -40,12 +41,17 @@ def build(*, guard: Guard, services: Mapping[str, Any]) -> Litestar:
     return Litestar(
         route_handlers=CONTROLLERS,
         dependencies={name: _provide(service) for name, service in services.items()}
-        | {"asker": Provide(_asker, sync_to_thread=False)},
+        | {
+            "asker": Provide(_asker, sync_to_thread=False),
+            "once": Provide(provide_once, sync_to_thread=False),
+        },
         guards=[guard],
         exception_handlers={
+            Replay: replayed,
             MeterError: errors.refused,
             HTTPException: errors.http_error,
             DatabaseUnavailable: errors.away,
+            RowRefused: errors.unfit,
             ValueError: errors.invalid,
             RecursionError: errors.too_deep,
             Exception: errors.unexpected,

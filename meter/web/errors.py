@@ -8,7 +8,7 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 
 from meter.core.errors import InvalidRequest, MeterError, MeteringUnavailable
-from meter.store.failures import DatabaseUnavailable
+from meter.store.failures import DatabaseUnavailable, RowRefused
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,12 @@ def refused(_request: AnyRequest, refusal: MeterError) -> Response[bytes]:
 def invalid(_request: AnyRequest, fault: ValueError) -> Response[bytes]:
     """Answer to a value that a rule of the core refused."""
     return _response(InvalidRequest.status, InvalidRequest(str(fault)).body())
+
+
+def unfit(_request: AnyRequest, _fault: RowRefused) -> Response[bytes]:
+    """Answer to a value that the database does not take, such as text with a NUL in it."""
+    refusal = InvalidRequest("A value in this request is one that the database cannot hold.")
+    return _response(refusal.status, refusal.body())
 
 
 def away(_request: AnyRequest, fault: DatabaseUnavailable) -> Response[bytes]:

@@ -13,6 +13,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from meter.core.access import Asker, Scope
 from meter.core.keys import Key
 from meter.web.access import FOR_ADMINS, FOR_TEAMS
+from meter.web.idempotency import Once
 from meter.web.limits import LimitsChange
 
 # A day to change the key in the programs that use it.
@@ -77,10 +78,18 @@ class KeyController(Controller):
 
     @post(sync_to_thread=True, opt=FOR_ADMINS, summary="Make a key")
     def create(
-        self, data: JSONBody[NewKey], keys: NamedDependency[Keys], asker: NamedDependency[Asker]
+        self,
+        data: JSONBody[NewKey],
+        keys: NamedDependency[Keys],
+        asker: NamedDependency[Asker],
+        once: NamedDependency[Once],
     ) -> IssuedKey:
         """Make a key; the answer is the only time that its secret is shown."""
-        return issued(*keys.issue(asker.actor, data.team, data.name, data.expires_at))
+        return once.with_secret(
+            data,
+            lambda: issued(*keys.issue(asker.actor, data.team, data.name, data.expires_at)),
+            lambda made: f"key {made.id}",
+        )
 
     @get(sync_to_thread=True, opt=FOR_TEAMS, summary="List keys")
     def list_all(
@@ -110,12 +119,18 @@ class KeyController(Controller):
         data: JSONBody[Rotation],
         keys: NamedDependency[Keys],
         asker: NamedDependency[Asker],
+        once: NamedDependency[Once],
     ) -> IssuedKey:
         """Make the successor of a key, with its settings and name; the key itself ends after the grace.
 
         A key that was made for 90 days has a successor for 90 days.
         """
-        return issued(*keys.rotate(asker.actor, key_id, timedelta(seconds=data.grace_seconds)))
+        grace = timedelta(seconds=data.grace_seconds)
+        return once.with_secret(
+            data,
+            lambda: issued(*keys.rotate(asker.actor, key_id, grace)),
+            lambda made: f"key {made.id}",
+        )
 
     @delete("/{key_id:str}", sync_to_thread=True, opt=FOR_ADMINS, status_code=200, summary="Revoke a key")
     def revoke(

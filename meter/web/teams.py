@@ -12,6 +12,7 @@ from litestar.params import FromPath, JSONBody
 from meter.core.access import Asker, Scope
 from meter.core.teams import Team
 from meter.web.access import FOR_ADMINS, FOR_TEAMS
+from meter.web.idempotency import Once
 from meter.web.limits import LimitsChange
 
 
@@ -44,10 +45,14 @@ class TeamController(Controller):
 
     @post(sync_to_thread=True, opt=FOR_ADMINS, summary="Make a team")
     def create(
-        self, data: JSONBody[NewTeam], teams: NamedDependency[Teams], asker: NamedDependency[Asker]
+        self,
+        data: JSONBody[NewTeam],
+        teams: NamedDependency[Teams],
+        asker: NamedDependency[Asker],
+        once: NamedDependency[Once],
     ) -> Team:
         """Make a team; its name must be new."""
-        return teams.create(asker.actor, data.name)
+        return once(data, lambda: teams.create(asker.actor, data.name))
 
     @get(sync_to_thread=True, opt=FOR_TEAMS, summary="List teams")
     def list_all(self, teams: NamedDependency[Teams], asker: NamedDependency[Asker]) -> TeamList:

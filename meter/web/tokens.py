@@ -12,6 +12,7 @@ from litestar.params import FromPath, JSONBody
 from meter.core.access import Asker, Role
 from meter.core.tokens import Terms, Token
 from meter.web.access import FOR_ADMINS
+from meter.web.idempotency import Once
 
 
 class NewToken(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,10 +60,19 @@ class TokenController(Controller):
 
     @post(sync_to_thread=True, summary="Make a token")
     def create(
-        self, data: JSONBody[NewToken], tokens: NamedDependency[Tokens], asker: NamedDependency[Asker]
+        self,
+        data: JSONBody[NewToken],
+        tokens: NamedDependency[Tokens],
+        asker: NamedDependency[Asker],
+        once: NamedDependency[Once],
     ) -> IssuedToken:
         """Make a token; the answer is the only time that its secret is shown."""
-        return issued(*tokens.issue(asker.actor, Terms(data.role, data.team, data.name, data.expires_at)))
+        terms = Terms(data.role, data.team, data.name, data.expires_at)
+        return once.with_secret(
+            data,
+            lambda: issued(*tokens.issue(asker.actor, terms)),
+            lambda made: f"token {made.id}",
+        )
 
     @get(sync_to_thread=True, summary="List tokens")
     def list_all(self, tokens: NamedDependency[Tokens]) -> TokenList:

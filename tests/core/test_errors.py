@@ -8,6 +8,7 @@ import pytest
 from meter.core import errors
 from meter.core.errors import (
     Conflict,
+    IdempotencyConflict,
     InsufficientQuota,
     InvalidAdminToken,
     InvalidKey,
@@ -41,6 +42,7 @@ TABLE = [
     (NotFound, 404, "invalid_request_error", "not_found"),
     (MethodNotAllowed, 405, "invalid_request_error", "method_not_allowed"),
     (Conflict, 409, "invalid_request_error", "conflict"),
+    (IdempotencyConflict, 409, "invalid_request_error", "idempotency_conflict"),
     (RequestTooLarge, 413, "invalid_request_error", "request_too_large"),
     (RateLimitExceeded, 429, "rate_limit_exceeded", "rate_limit_exceeded"),
     (InsufficientQuota, 429, "insufficient_quota", "insufficient_quota"),
