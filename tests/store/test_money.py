@@ -16,10 +16,9 @@ import sqlalchemy as sa
 from meter.core.events import UsageEvent
 from meter.core.prices import Price, PriceBook, Rates, rate
 from meter.core.reports import Question, as_json
-from meter.core.rollup import COUNTS
 from meter.store import ledger, reports
 from meter.store.database import Database
-from meter.store.tables import usage_15m, usage_events
+from meter.store.tables import ROLLUP, usage_events
 from tests.store.conftest import NOW, make_event, new_event_id
 
 CALLS = int(os.environ.get("METER_TEST_CALLS", "20000"))
@@ -112,9 +111,10 @@ def multiply(database: Database, times: int) -> None:
         with database.write() as connection:
             connection.execute(_copies(database, start, end))
         database.checkpoint()
-    sums = {name: usage_15m.c[name] * times for name in COUNTS}
     with database.write() as connection:
-        connection.execute(sa.update(usage_15m).values(sums))
+        for table in ROLLUP.values():
+            sums = {column.name: column * times for column in table.c if not column.primary_key}
+            connection.execute(sa.update(table).values(sums))
 
 
 def _copies(database: Database, start: int, end: int) -> sa.Insert:
