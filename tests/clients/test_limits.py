@@ -1,12 +1,14 @@
 """OpenAI's SDK at a limit: it tries a rate limit again, as told, and a used up budget never."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from openai import OpenAI, RateLimitError
+from openai import DefaultHttpxClient, OpenAI, RateLimitError
 
 from meter.core.errors import InsufficientQuota, MeterError, Quota, RateLimitExceeded
-from tests.fake_upstream import FakeUpstream, response
+from tests import wire
+from tests.fake_upstream import FakeUpstream, Gate, event, response, stream
 from tests.server import Meter
 
 OK = response(b'{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[]}')
@@ -32,6 +34,32 @@ def test_a_rate_limit_is_tried_again(upstream: FakeUpstream) -> None:
         assert complete(client) == "1"
 
     assert len(upstream.received) == 2
+
+
+def test_a_place_that_gets_free_is_taken(upstream: FakeUpstream, meter: Meter, key: str) -> None:
+    """The SDK is refused while the key's one place is taken, tries again, and gets its answer."""
+    gate = Gate()
+    statuses: list[int] = []
+
+    def note(answer: Any) -> None:
+        statuses.append(answer.status_code)
+        gate.open()
+
+    upstream.answer(stream(event({"choices": []}), gate), [OK])
+    with meter.control as control:
+        control.patch(f"/api/v1/keys/{key.split('_')[1]}", json={"concurrency": 1})
+    noting = DefaultHttpxClient(event_hooks={"response": [note]}, trust_env=False)
+    with (
+        wire.connected(meter.url) as connection,
+        OpenAI(base_url=meter.url, api_key=key, max_retries=2, http_client=noting) as client,
+    ):
+        body = wire.chat(stream=True)
+        connection.send(wire.request("POST", "/v1/chat/completions", key=key, body=body))
+        connection.read_until(b"data: ")
+
+        assert complete(client) == "1"
+
+    assert statuses == [429, 200]
 
 
 @pytest.mark.parametrize(
