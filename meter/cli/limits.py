@@ -53,6 +53,9 @@ def _value(name: str, text: str) -> Any:
     if text == DEFAULT:
         return None
     if name == "models":
+        if text == NONE:
+            # It means no limit elsewhere, and would lock the key out here.
+            raise ValueError("--models takes names of models, or default for every model; not 'none'")
         return [model.strip() for model in text.split(",")]
     if name not in LIMITS:
         return text
