@@ -9,6 +9,7 @@ from typing import Any
 
 from litestar import Litestar
 
+from meter.app import budgets
 from meter.app.actions import (
     change_key,
     change_team,
@@ -25,13 +26,15 @@ from meter.core.errors import MeteringUnavailable
 from meter.core.keys import Key
 from meter.core.tokens import Token, digest
 from meter.settings import Settings
-from meter.store import audit, events, idempotency, keys, teams, tokens
+from meter.store import alerts, audit, events, idempotency, keys, teams, tokens
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable
 from meter.web.access import guard
+from meter.web.alerts import Alerts
 from meter.web.application import build
 from meter.web.askers import Askers
 from meter.web.audit import AuditLog
+from meter.web.budgets import Budgets
 from meter.web.events import Events
 from meter.web.idempotency import Notes
 from meter.web.keys import Keys
@@ -80,6 +83,12 @@ def _services(desk: Desk) -> dict[str, Any]:
             partial(register_team, database),
             partial(teams.list_all, database),
             partial(change_team, database),
+        ),
+        "alerts": Alerts(partial(alerts.list_recent, database)),
+        "budgets": Budgets(
+            put=partial(budgets.put, database),
+            list_all=lambda scope: budgets.list_all(database, clock.now(), scope),
+            remove=partial(budgets.remove, database),
         ),
         "keys": _keys(database, desk.credentials.pepper),
         "tokens": _tokens(database, desk.credentials.pepper),

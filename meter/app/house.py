@@ -20,10 +20,12 @@ from litestar import Litestar
 
 from meter import metrics as instruments
 from meter.app.actions import clock, new_event_id
+from meter.app.alerting import keep_delivering
 from meter.app.budgeting import Office
 from meter.app.control import Credentials, Desk
 from meter.app.control import control as build_control
-from meter.app.key_view import KeyViewer, no_budgets
+from meter.app.key_budgets import KeyBudgets
+from meter.app.key_view import KeyViewer
 from meter.app.limiting import Limiting, defaults, prompt_tokens
 from meter.app.rating import Rater, keep_fresh, load_first
 from meter.core.attempts import Attempt, interrupted
@@ -43,6 +45,7 @@ from meter.proxy.sample import SampleTransport
 from meter.proxy.upstream import Timeouts, Upstream
 from meter.rates import Rates, SharedCounters
 from meter.settings import Settings, UpstreamSettings
+from meter.store import budgets as budget_store
 from meter.store import keys, partitions
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable, RowRefused
@@ -122,11 +125,12 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     if shared is not None:
         await shared.open()
     limiting = _limiting(settings, shared)
+    key_budgets = KeyBudgets(partial(budget_store.standings, database), look_ups, budgets.clock)
     local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
     relay = Relay(
         gate=gate,
         admission=Admission(steps=(allow_models, limiting.concurrency.admit, limiting.count, budgets.step)),
-        show_key=KeyViewer(limiting, no_budgets, clock).show,
+        show_key=KeyViewer(limiting, key_budgets.find, clock).show,
         upstreams=upstreams,
         pumps=pumps,
         accounting=_accounting(holding.journal, metrics, rater),
@@ -148,7 +152,8 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding, stopping=stopping)
     local["/health/ready"] = house.readiness
     _show(metrics, pumps, holding)
-    upkeeps = [metrics.keep_fresh(), keep_fresh(rater), budgets.keep()]
+    delivering = keep_delivering(database, settings, budgets.clock.now)
+    upkeeps = [metrics.keep_fresh(), keep_fresh(rater), budgets.keep(), delivering]
     upkeeps += [] if shared is None else [shared.run()]
     fresh = [asyncio.create_task(upkeep) for upkeep in upkeeps]
     try:

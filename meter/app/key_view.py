@@ -42,6 +42,9 @@ class BudgetView(msgspec.Struct, frozen=True):
     """A budget that requests with this key count in; amounts of money are decimal USD."""
 
     owner: str
+    """`org`, `team` or `key`."""
+    model: str
+    """The pattern of requested models that it is for; empty is any."""
     measure: str
     period: str
     enforcement: str
@@ -67,11 +70,6 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FindBudgets = Callable[[Grant], Awaitable[tuple[BudgetView, ...]]]
-
-
-async def no_budgets(_: Grant) -> tuple[BudgetView, ...]:
-    """Find no budgets."""
-    return ()
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from rich import box
 from rich.table import Table
 
 from meter.app import budgets as actions
-from meter.app.actions import clock
+from meter.app.actions import clock, command_line
 from meter.cli import opening
-from meter.core.budget_drafts import Draft, Shown, shown
+from meter.core.alerts import Delivery
+from meter.core.budget_drafts import Draft, Shown
 from meter.core.budgets import PERIODS, THRESHOLDS, Enforcement, Measure
-from meter.store import allowances
+from meter.store import alerts, allowances
 
 # Click would take an enumeration by the names of its members.
 MEASURES = tuple(each.value for each in Measure)
@@ -69,11 +70,11 @@ def put(*, org: bool, as_json: bool, **written: object) -> None:
         raise ValueError("say whose budget it is: one of --org, --team T and --key K")
     draft = msgspec.convert(written, Draft)
     with opening.existing_database(opening.settings()) as database:
-        standing = actions.put(database, draft, clock.now())
+        made = actions.put(database, command_line(), draft)
     if as_json:
-        click.echo(msgspec.json.encode(shown(standing)))
+        click.echo(msgspec.json.encode(made))
     else:
-        _print([shown(standing)])
+        _print([made])
 
 
 @budgets.command("list")
@@ -85,11 +86,39 @@ def list_all(*, holders: bool, as_json: bool) -> None:
         if holders:
             _print_holders(allowances.list_holders(database, clock.now()))
             return
-        found = [shown(standing) for standing in actions.list_all(database, clock.now())]
+        found = actions.list_all(database, clock.now())
     if as_json:
         click.echo(msgspec.json.encode({"data": found}))
     else:
         _print(found)
+
+
+@budgets.command("alerts")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
+def list_alerts(*, as_json: bool) -> None:
+    """List the newest alerts, and whether the webhook was told."""
+    with opening.existing_database(opening.settings()) as database:
+        found = alerts.list_recent(database)
+    if as_json:
+        click.echo(msgspec.json.encode({"data": found}))
+        return
+    table = Table("at", "budget of", "reached", "limit", "spent", "webhook", box=box.SIMPLE_HEAD)
+    for each in found:
+        alert = each.alert
+        numbers = (f"{alert.threshold} %", alert.limit, alert.spent)
+        table.add_row(alert.at.isoformat(timespec="seconds"), alert.whose, *numbers, _told(each))
+    opening.console().print(table)
+
+
+def _told(delivery: Delivery) -> str:
+    if delivery.delivered_at is not None:
+        return f"told {delivery.delivered_at.isoformat(timespec='seconds')}"
+    if not delivery.attempts:
+        return "not yet told"
+    again = (
+        "given up" if delivery.next_at is None else f"again {delivery.next_at.isoformat(timespec='seconds')}"
+    )
+    return f"{delivery.attempts} failures, {again}: {delivery.last_error}"
 
 
 @budgets.command()
@@ -97,7 +126,7 @@ def list_all(*, holders: bool, as_json: bool) -> None:
 def remove(budget: str) -> None:
     """Take a budget away, by its id."""
     with opening.existing_database(opening.settings()) as database:
-        removed = actions.remove(database, budget)
+        removed = actions.remove(database, command_line(), budget)
     click.echo(f"the budget of {removed.whose} is removed")
 
 
@@ -109,7 +138,7 @@ def release(holder: str) -> None:
     What is in its journal and was never shipped is then missing from what is spent.
     """
     with opening.existing_database(opening.settings()) as database:
-        count = allowances.write_off(database, holder, clock.now())
+        count = actions.write_off(database, command_line(), holder)
     click.echo(f"{count} allowances of {holder} are free again")
 
 

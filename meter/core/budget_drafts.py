@@ -45,7 +45,7 @@ def check(draft: Draft, *, budget_id: str, owner_id: str, owner: str) -> Budget:
         raise ValueError(f"period must be one of {', '.join(PERIODS)}, not {draft.period!r}")
     return Budget(
         id=budget_id,
-        owner_kind=OwnerKind.TEAM if draft.team else OwnerKind.KEY if draft.key else OwnerKind.ORG,
+        owner_kind=_kind(draft),
         owner_id=owner_id,
         owner=owner,
         model=check_pattern(draft.model),
@@ -77,6 +77,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     reserved: str
     available: str
     window_start: datetime
+    """In the budget's time zone, like the end."""
     window_end: datetime | None
     """`null` is never."""
 
@@ -84,6 +85,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 def shown(standing: Standing) -> Shown:
     """Show a budget with its numbers."""
     budget = standing.budget
+    tz = zone(budget.tz)
     amounts = {
         "limit": budget.limit,
         "spent": standing.spent,
@@ -101,8 +103,8 @@ def shown(standing: Standing) -> Shown:
         tz=budget.tz,
         enforcement=budget.enforcement,
         thresholds=budget.thresholds,
-        window_start=standing.start,
-        window_end=standing.end,
+        window_start=standing.start.astimezone(tz),
+        window_end=None if standing.end is None else standing.end.astimezone(tz),
         **written,
     )
 
@@ -111,6 +113,12 @@ def applying(standings: Iterable[Standing], *, team_id: str, key_id: str) -> lis
     """Return those that a key's requests may fall under, for some model or other."""
     owners: Mapping[OwnerKind, str] = {OwnerKind.ORG: "", OwnerKind.TEAM: team_id, OwnerKind.KEY: key_id}
     return [each for each in standings if owners[each.budget.owner_kind] == each.budget.owner_id]
+
+
+def _kind(draft: Draft) -> OwnerKind:
+    if draft.team is not None:
+        return OwnerKind.TEAM
+    return OwnerKind.ORG if draft.key is None else OwnerKind.KEY
 
 
 def _one_of(kinds: Any, value: str, field: str) -> Any:

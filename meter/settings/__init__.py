@@ -15,6 +15,7 @@ from meter.core.stream_usage import check_mode
 from meter.settings.upstreams import (
     DEFAULT_UPSTREAM_URL,
     UpstreamSettings,
+    as_webhook_url,
     check_upstream_url,
     is_loopback,
     read_upstreams,
@@ -56,6 +57,7 @@ __all__ = [
 
 PEPPER_LENGTH_MIN = 32
 ADMIN_TOKEN_LENGTH_MIN = 32
+WEBHOOK_SECRET_LENGTH_MIN = 32
 
 _WORKERS_NEED_POSTGRESQL = (
     "METER_WORKERS: SQLite serves one process; for several, set METER_DATABASE_URL to a PostgreSQL database "
@@ -88,6 +90,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_delay_seconds: float
     shutdown_timeout_seconds: float
     overrun: str
+    webhook_url: Secret | None
+    """It may hold a credential."""
+    webhook_secret: Secret | None
     durability: str
     journal_bytes_max: int
     grants_stale_seconds_max: float
@@ -188,6 +193,14 @@ SETTINGS: tuple[Setting, ...] = (
         "finish",
         "What becomes of a stream for which a `standard` budget has no more room: `finish` or `cut`.",
     ),
+    Setting(
+        "webhook_url",
+        as_webhook_url,
+        "",
+        "Where alerts of budgets are sent; unset: nowhere.",
+        quotable=False,
+    ),
+    Setting("webhook_secret", as_secret, "", "Secret that alerts are signed with; at least 32 characters."),
     Setting(
         "durability",
         as_durability,
@@ -305,12 +318,18 @@ def _sentence(fault: ValueError) -> str:
 
 
 def _faults_together(values: Mapping[str, Any]) -> list[str]:
-    lengths = (("pepper", PEPPER_LENGTH_MIN), ("admin_token", ADMIN_TOKEN_LENGTH_MIN))
+    lengths = (
+        ("pepper", PEPPER_LENGTH_MIN),
+        ("admin_token", ADMIN_TOKEN_LENGTH_MIN),
+        ("webhook_secret", WEBHOOK_SECRET_LENGTH_MIN),
+    )
     faults = [
         f"METER_{name.upper()}: must be at least {length_min} characters long"
         for name, length_min in lengths
         if values[name] is not None and len(values[name].reveal()) < length_min
     ]
+    if values["webhook_url"] is not None and values["webhook_secret"] is None:
+        faults.append("METER_WEBHOOK_SECRET: must be set, so that the webhook can tell who calls it")
     on_sqlite = values["database_url"].reveal().startswith(SQLITE_PREFIX)
     if values["pepper"] is None and not on_sqlite:
         faults.append("METER_PEPPER: must be set with this database, which several servers may share")

@@ -78,6 +78,18 @@ def check_upstream_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def as_webhook_url(value: str) -> Secret | None:
+    """Read the URL of a webhook; an empty one is none."""
+    if not value:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be a URL such as https://example.com/alerts")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("must be https, since it says what is spent")
+    return Secret(value)
+
+
 def is_loopback(host: str) -> bool:
     """Say whether an address can only be reached from this machine."""
     try:

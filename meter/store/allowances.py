@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from meter.core.allowances import Answer, Ask, Beat, Room, Share, Wish, decide, extra
+from meter.core.audit import Signature
 from meter.core.budgets import Budget, Standing
 from meter.core.errors import Conflict, NotFound
-from meter.store import budgets, windows
+from meter.store import audit, budgets, windows
 from meter.store.database import Database
 from meter.store.tables import allowances, holders
 
@@ -122,7 +123,7 @@ def release(database: Database, holder: str) -> None:
         _release(connection, holder)
 
 
-def write_off(database: Database, holder: str, now: datetime) -> int:
+def write_off(database: Database, holder: str, by: Signature) -> int:
     """Free what a holder holds whose journal is lost; returns how many allowances those were.
 
     Raises `Conflict` where it is at work, and `NotFound` where nobody has heard of it.
@@ -133,10 +134,12 @@ def write_off(database: Database, holder: str, now: datetime) -> int:
             raise NotFound(
                 f"There is no holder {holder!r}; see: meter budgets list --holders", param="holder"
             )
-        silent = (_now(connection, now) - row.heartbeat_at).total_seconds()
+        silent = (_now(connection, by.at) - row.heartbeat_at).total_seconds()
         if silent < ALIVE_SECONDS:
             raise Conflict(f"{holder} was heard of {silent:.0f} s ago: stop it first.", param="holder")
-        return _release(connection, holder)
+        count = _release(connection, holder)
+        audit.note(connection, by, "budget.release", holder, allowances=count)
+        return count
 
 
 def _release(connection: sa.Connection, holder: str) -> int:

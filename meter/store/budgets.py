@@ -7,14 +7,20 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from meter.core.access import EVERYTHING, Scope
+from meter.core.alerts import Change
+from meter.core.audit import Signature
 from meter.core.budgets import Budget, OwnerKind, Standing
 from meter.core.errors import NotFound
-from meter.store import windows
+from meter.store import audit, thresholds, windows
 from meter.store.database import Database
+from meter.store.scope import within
 from meter.store.tables import api_keys, budget_windows, budgets, teams
 
 _IDENTITY = ("owner_kind", "owner_id", "measure", "period", "model")
 _CHANGED = ("tz", "limit", "enforcement", "thresholds", "updated_at")
+# Whose viewers see it: the team's, or that of the key.
+_TEAM = sa.case((budgets.c.owner_kind == OwnerKind.TEAM, budgets.c.owner_id), else_=api_keys.c.team_id)
 _NAMED = (
     sa.select(budgets, sa.func.coalesce(teams.c.name, api_keys.c.name, "").label("owner"))
     .outerjoin(teams, (budgets.c.owner_kind == OwnerKind.TEAM) & (teams.c.id == budgets.c.owner_id))
@@ -23,13 +29,13 @@ _NAMED = (
 )
 
 
-def put(database: Database, budget: Budget, now: datetime) -> Standing:
+def put(database: Database, budget: Budget, by: Signature) -> Standing:
     """Make a budget, or change the one of the same owner, measure, period and model pattern.
 
     Its window begins with what the ledger holds, so that nothing is reset by a change.
     """
     row = {name: _stored(value) for name, value in msgspec.structs.asdict(budget).items() if name != "owner"}
-    statement = database.insert(budgets).values(row | {"created_at": now, "updated_at": now})
+    statement = database.insert(budgets).values(row | {"created_at": by.at, "updated_at": by.at})
     changed = {name: statement.excluded[name] for name in _CHANGED}
     statement = statement.on_conflict_do_update(index_elements=_IDENTITY, set_=changed)
     with database.write() as connection:
@@ -42,7 +48,11 @@ def put(database: Database, budget: Budget, now: datetime) -> Standing:
         if before is not None and before.tz != found.tz:
             # Its windows begin and end at other times now.
             connection.execute(sa.delete(budget_windows).where(budget_windows.c.budget_id == found.id))
-        return windows.standing(database, connection, found, now)
+        audit.note(connection, by, "budget.set", found.id, **msgspec.structs.asdict(found))
+        window = windows.row_of(database, connection, found, by.at)
+        # What has been spent already may be worth telling, by the limit of now.
+        thresholds.raise_reached(database, connection, [Change(found, window.id, 0, window.spent)], by.at)
+        return windows.standing_of(found, window)
 
 
 def load(database: Database) -> list[Budget]:
@@ -56,14 +66,15 @@ def read(connection: sa.Connection) -> list[Budget]:
     return [_budget(row) for row in connection.execute(_NAMED).mappings()]
 
 
-def standings(database: Database, now: datetime) -> list[Standing]:
-    """Return how all budgets stand in their windows of now."""
+def standings(database: Database, now: datetime, scope: Scope = EVERYTHING) -> list[Standing]:
+    """Return how budgets stand in their windows of now: all, or those of one team and its keys."""
     with database.write() as connection:
         windows.share_appends(connection)
-        return [windows.standing(database, connection, budget, now) for budget in read(connection)]
+        seen = [_budget(row) for row in connection.execute(_NAMED.where(within(scope, _TEAM))).mappings()]
+        return [windows.standing(database, connection, budget, now) for budget in seen]
 
 
-def remove(database: Database, budget_id: str) -> Budget:
+def remove(database: Database, budget_id: str, by: Signature) -> Budget:
     """Take a budget away, with its windows and what processes hold of them."""
     with database.write() as connection:
         windows.exclude_appends(connection)
@@ -71,6 +82,7 @@ def remove(database: Database, budget_id: str) -> Budget:
         if found is None:
             raise NotFound(f"There is no budget {budget_id!r}; see: meter budgets list", param="budget")
         connection.execute(sa.delete(budgets).where(budgets.c.id == budget_id))
+        audit.note(connection, by, "budget.remove", budget_id, **msgspec.structs.asdict(found))
     return found
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from meter.core import months
 from meter.core.events import Outcome, Reserved, UsageEvent, UsageSource
 from meter.core.rollup import fold
-from meter.store import budgets, rollup, staging, windows
+from meter.store import budgets, rollup, staging, thresholds, windows
 from meter.store.database import Database
 from meter.store.months import closed
 from meter.store.tables import usage_events
@@ -46,7 +46,8 @@ def post(
     staging.drop(connection)
     fresh = [unique[event_id] for event_id in inserted]
     rollup.add(database, connection, fold(fresh))
-    windows.charge(database, connection, budgets.read(connection), fresh)
+    changes = windows.charge(database, connection, budgets.read(connection), fresh)
+    thresholds.raise_reached(database, connection, changes, posted_at)
     return fresh
 
 

@@ -333,3 +333,19 @@ holders = sa.Table(
     sa.Column("started_at", UtcDateTime, nullable=False),
     sa.Column("heartbeat_at", UtcDateTime, nullable=False),
 )
+
+# One for each threshold that a window has reached. NULL in `next_at`: delivered, or given up.
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", _BIG_ID, primary_key=True),
+    sa.Column("window_id", sa.ForeignKey("budget_windows.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("threshold", sa.Integer, nullable=False),
+    sa.Column("spent", sa.BigInteger, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("delivered_at", UtcDateTime),
+    sa.Column("last_error", sa.String(256)),
+    sa.Column("next_at", UtcDateTime, index=True),
+    sa.UniqueConstraint("window_id", "threshold"),
+)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from meter.core.alerts import Change
 from meter.core.budgets import Budget, Measure, Span, Standing, charged, spent_by_window
 from meter.core.events import UsageEvent
 from meter.store.database import Database
@@ -40,10 +41,19 @@ def exclude_appends(connection: sa.Connection) -> None:
 
 def standing(database: Database, connection: sa.Connection, budget: Budget, at: datetime) -> Standing:
     """Return how a budget stands in the window that holds an instant; the window is made if need be."""
+    return standing_of(budget, row_of(database, connection, budget, at))
+
+
+def row_of(database: Database, connection: sa.Connection, budget: Budget, at: datetime) -> sa.Row[Any]:
+    """Return the window that holds an instant, locked; it is made if need be."""
     span = budget.span(at)
     made = make(database, connection, {(budget.id, span): budget})[budget.id, span]
-    row = lock(connection, [made.id])[made.id]
-    return Standing(budget=budget, start=span.start, end=span.end, spent=row.spent, reserved=row.reserved)
+    return lock(connection, [made.id])[made.id]
+
+
+def standing_of(budget: Budget, row: sa.Row[Any]) -> Standing:
+    """Read how a budget stands from a window's row."""
+    return Standing(budget=budget, start=row.start, end=row.end, spent=row.spent, reserved=row.reserved)
 
 
 def make(database: Database, connection: sa.Connection, wanted: Mapping[Key, Budget]) -> dict[Key, Made]:
@@ -84,27 +94,34 @@ def _make(database: Database, connection: sa.Connection, budget: Budget, span: S
 
 def charge(
     database: Database, connection: sa.Connection, known: Sequence[Budget], events: Sequence[UsageEvent]
-) -> None:
+) -> list[Change]:
     """Add what entries have cost to the windows that they fall into, and take it out of what was reserved.
 
-    The entries are in the ledger already, in this transaction, which shares appending.
+    The entries are in the ledger already, in this transaction, which shares appending. Returns what changed.
     """
     added = spent_by_window(known, events)
     held = {part.allowance for event in events for part in event.reserved}
     if not added and not held:
-        return
+        return []
     by_id = {budget.id: budget for budget in known}
     made = make(database, connection, {key: by_id[key[0]] for key in added})
     of_allowance = _windows_of(connection, held)
     rows = lock(connection, [*(each.id for each in made.values()), *of_allowance.values()])
-    for key, window in made.items():
-        # What was made now has these entries in its sum already.
-        if not window.is_new and added[key]:
-            _change(connection, window.id, spent=added[key])
+    changes = [_spend(connection, rows[made[key].id], made[key], by_id[key[0]], added[key]) for key in made]
     measures = {
         number: Measure(rows[window].measure) for number, window in of_allowance.items() if window in rows
     }
     _take(connection, events, measures)
+    return changes
+
+
+def _spend(connection: sa.Connection, row: sa.Row[Any], window: Made, budget: Budget, amount: int) -> Change:
+    if window.is_new:
+        # What was made now has these entries in its sum already.
+        return Change(budget, row.id, row.spent - amount, row.spent)
+    if amount:
+        _change(connection, row.id, spent=amount)
+    return Change(budget, row.id, row.spent, row.spent + amount)
 
 
 def _windows_of(connection: sa.Connection, held: Iterable[int]) -> dict[int, int]:

@@ -16,7 +16,9 @@ from meter.core.errors import MeterError
 from meter.store.failures import DatabaseUnavailable, RowRefused
 from meter.web import errors
 from meter.web.access import FOR_TEAMS, Guard, asker_of
+from meter.web.alerts import AlertController
 from meter.web.audit import AuditController
+from meter.web.budgets import BudgetController
 from meter.web.events import EventController
 from meter.web.idempotency import Replay, provide_once, replayed
 from meter.web.keys import KeyController
@@ -30,6 +32,8 @@ CONTROLLERS = (
     TokenController,
     EventController,
     AuditController,
+    BudgetController,
+    AlertController,
     SystemController,
 )
 BODY_BYTES_MAX = 1_000_000

@@ -10,9 +10,10 @@ from litestar import Litestar, get
 from litestar.routes import HTTPRoute
 from litestar.testing import TestClient
 
-from meter.app import actions
+from meter.app import actions, budgets
 from meter.core.access import Role
 from meter.core.audit import Entry
+from meter.core.budget_drafts import Draft
 from meter.core.events import Outcome, UsageEvent, UsageSource
 from meter.core.keys import Key
 from meter.store import audit, ledger
@@ -28,6 +29,7 @@ BODIES: dict[tuple[str, str], object] = {
     ("POST", "/api/v1/teams"): {"name": "{new}"},
     ("PATCH", "/api/v1/teams/{team_id}"): {"models": ["model"]},
     ("POST", "/api/v1/tokens"): {"role": "metrics"},
+    ("PUT", "/api/v1/budgets"): {"limit": "50", "period": "month", "team": "search"},
 }
 # What a token of each role gets, in the order of `ROLES`.
 ROLES = ("metrics", "team", "viewer", "admin")
@@ -50,6 +52,10 @@ MATRIX = {
     ("GET", "/api/v1/events"): (403, 200, 200, 200),
     ("GET", "/api/v1/events/{event_id}"): (403, 200, 200, 200),
     ("GET", "/api/v1/audit-log"): (403, 403, 403, 200),
+    ("GET", "/api/v1/alerts"): (403, 403, 200, 200),
+    ("GET", "/api/v1/budgets"): (403, 200, 200, 200),
+    ("PUT", "/api/v1/budgets"): (403, 403, 403, 200),
+    ("DELETE", "/api/v1/budgets/{budget_id}"): (403, 403, 403, 200),
 }
 NOBODY = ("none", "wrong", "a client's key", "a revoked token", "an unknown token")
 
@@ -70,7 +76,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with open_office(folder) as office, office.asking(None) as client:
         for team in ("search", OTHERS_TEAM):
             actions.register_team(office.database, "test", team)
-        others = make_event(actions.new_event_id(), key=office.key(OTHERS_TEAM, OTHERS_KEY))
+        others_key = office.key(OTHERS_TEAM, OTHERS_KEY)
+        budgets.put(office.database, "test", Draft(limit="1", period="day", team=OTHERS_TEAM))
+        budgets.put(office.database, "test", Draft(limit="1", period="day", key=others_key.id))
+        others = make_event(actions.new_event_id(), key=others_key)
         ours = make_event(actions.new_event_id(), key=office.key("search"))
         ledger.append(office.database, [others, ours], ours.started_at)
         revoked = office.token(Role.ADMIN)
@@ -124,6 +133,7 @@ def ask(site: Site, method: str, path: str, role: str) -> tuple[int, str]:
         "token_id": site.office.token(Role.METRICS).split("_")[1],
         "path": "x",
         "event_id": site.event_id,
+        "budget_id": made_budget(site.office, key.id),
     }
     body = BODIES.get((method, path))
     if isinstance(body, dict):
@@ -132,6 +142,11 @@ def ask(site: Site, method: str, path: str, role: str) -> tuple[int, str]:
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     answer = site.client.request(method, path.format(**made), headers=headers, json=body)
     return answer.status_code, answer.text
+
+
+def made_budget(office: Office, key: str) -> str:
+    """Make a budget that is there for one request; returns its id."""
+    return budgets.put(office.database, "test", Draft(limit="1", period="day", key=key)).id
 
 
 def last_change(site: Site) -> Entry:
