@@ -26,7 +26,8 @@ test: install-dev ## Run every test that needs no server of its own
 cases: install-dev ## Run every recorded case through the proxy at 200 random splittings (minutes)
 	METER_TEST_SPLITTINGS=200 $(BIN)/pytest -n auto -q tests/proxy/test_cases.py
 
-money: install-dev ## Sum ten million calls of one token each on both databases (minutes)
+money: install-dev ## Price 100,000 random usages, and sum ten million calls on both databases (minutes)
+	METER_TEST_MONEY_EXAMPLES=$(or $(EXAMPLES),100000) $(BIN)/pytest -q tests/core/test_prices.py -k costs_are_exact
 	METER_TEST_CALLS=$(or $(CALLS),10000000) $(BIN)/pytest -q tests/store/test_money.py
 
 faults: install-dev ## Kill, stop, cut and damage everything; SEEDS=5000 by default, JOBS=1 (long)
