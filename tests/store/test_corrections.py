@@ -398,7 +398,7 @@ class Story:
         self._closed: list[tuple[Period, Sums]] = []
         self._expected: dict[str, int | None] = {}
         for budget in BUDGETS:
-            budgets.put(database, budget, NOW)
+            budgets.put(database, budget, Signature("somebody", NOW))
 
     def happen(self, steps: int) -> None:
         """Let things happen."""
