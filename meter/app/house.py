@@ -140,15 +140,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         stopping=stopping.is_set,
     )
     token_look_ups = ThreadPoolExecutor(TOKEN_LOOK_UPS_AT_ONCE_MAX, thread_name_prefix="token-look-up")
-    desk = Desk(
-        settings=settings,
-        database=database,
-        credentials=credentials,
-        look_ups=token_look_ups,
-        render_metrics=metrics.render,
-        metrics_content_type=instruments.CONTENT_TYPE,
-    )
-    control = build_control(desk)
+    control = build_control(_desk(premises, token_look_ups, metrics))
     house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding, stopping=stopping)
     local["/health/ready"] = house.readiness
     _show(metrics, pumps, holding)
@@ -171,6 +163,17 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         await budgets.treasury.aclose()
         holding.close()
         budgets.teller.close()
+
+
+def _desk(premises: Premises, look_ups: ThreadPoolExecutor, metrics: instruments.Metrics) -> Desk:
+    return Desk(
+        settings=premises.settings,
+        database=premises.database,
+        credentials=premises.credentials,
+        look_ups=look_ups,
+        render_metrics=metrics.render,
+        metrics_content_type=instruments.CONTENT_TYPE,
+    )
 
 
 def _limiting(settings: Settings, shared: SharedCounters | None) -> Limiting:
