@@ -234,6 +234,25 @@ def test_many_events_are_rated_page_by_page(
     assert_agreement(database)
 
 
+def test_a_run_that_is_cut_short_is_finished_by_the_next(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was corrected before a run ended stays, agrees, and is not corrected again by the next run."""
+    monkeypatch.setattr(corrections, "EVENTS_PER_PAGE", 10)
+    ledger.append(database, [used(started_at=NOW - timedelta(seconds=at)) for at in range(35)], NOW)
+    add_price(database, "model", 3)
+    times = iter([NOW, NOW])
+
+    with pytest.raises(StopIteration):
+        run(database, now=lambda: next(times))
+
+    assert total(database).unpriced_requests == 15
+    assert_agreement(database)
+    assert run(database).total.events == 15
+    assert total(database).cost == 35 * 300
+    assert_agreement(database)
+
+
 def test_two_at_once_correct_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of runs at the same time, with the same book, every event is corrected by one."""
     monkeypatch.setattr(corrections, "EVENTS_PER_PAGE", 40)
