@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter.toml)),,--sample)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test cases money faults bench-journal bench-limits check fmt lock clean
+.PHONY: help install install-dev run test cases money faults bench-journal bench-limits reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ money: install-dev ## Price 100,000 random usages, and sum ten million calls on 
 
 faults: install-dev ## Kill, stop, cut and damage everything; SEEDS=5000 by default, JOBS=1 (long)
 	$(BIN)/python -m tests.faults --seeds $(or $(SEEDS),5000) --jobs $(or $(JOBS),1)
+
+reports-bench: install-dev ## Print how long reports take; EVENTS=10000000 by default (long)
+	$(BIN)/python -m tests.bench.reports --events $(or $(EVENTS),10000000)
 
 bench-journal: install-dev ## Print what the journal costs a request, in CPU and in waiting
 	$(BIN)/python -m tests.bench.journal

@@ -9,7 +9,7 @@ from typing import Any
 
 from litestar import Litestar
 
-from meter.app import budgets
+from meter.app import budgets, exports
 from meter.app.actions import (
     change_key,
     change_team,
@@ -24,11 +24,14 @@ from meter.app.actions import (
 from meter.core.access import Scope
 from meter.core.errors import MeteringUnavailable
 from meter.core.keys import Key
+from meter.core.reports import Asked, Question
 from meter.core.tokens import Token, digest
 from meter.settings import Settings
-from meter.store import alerts, audit, events, idempotency, keys, teams, tokens
+from meter.store import alerts, audit, events, idempotency, keys, reports, teams, tokens
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable
+from meter.store.questions import question
+from meter.store.refusals import refusals
 from meter.web.access import guard
 from meter.web.alerts import Alerts
 from meter.web.application import build
@@ -38,6 +41,7 @@ from meter.web.budgets import Budgets
 from meter.web.events import Events
 from meter.web.idempotency import Notes
 from meter.web.keys import Keys
+from meter.web.reports import Reports
 from meter.web.system import Scrape
 from meter.web.teams import Teams
 from meter.web.tokens import Tokens
@@ -104,6 +108,7 @@ def _services(desk: Desk) -> dict[str, Any]:
             partial(idempotency.finish, database),
             partial(idempotency.forget, database),
         ),
+        "reports": _reports(desk),
         "scrape": Scrape(desk.render_metrics, desk.metrics_content_type),
     }
 
@@ -119,6 +124,23 @@ def _keys(database: Database, pepper: bytes) -> Keys:
         list_all=list_all,
         revoke=lambda actor, reference: keys.revoke(database, reference, signed(actor)),
         change=partial(change_key, database),
+    )
+
+
+def _reports(desk: Desk) -> Reports:
+    database = desk.database
+
+    def ask(scope: Scope, asked: Asked) -> Question:
+        days_max = desk.settings.report_ledger_days_max
+        return question(database, asked, clock.now(), scope=scope, ledger_days_max=days_max)
+
+    return Reports(
+        ask=ask,
+        answer=partial(reports.answer, database),
+        refusals=partial(refusals, database),
+        report_csv=exports.report_csv,
+        compared_csv=exports.compared_csv,
+        focus_csv=partial(exports.focus_csv, database),
     )
 
 

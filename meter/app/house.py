@@ -28,8 +28,9 @@ from meter.app.key_budgets import KeyBudgets
 from meter.app.key_view import KeyViewer
 from meter.app.limiting import Limiting, defaults, prompt_tokens
 from meter.app.rating import Rater, keep_fresh, load_first
+from meter.app.refusals import Refusals
 from meter.core.attempts import Attempt, interrupted
-from meter.core.errors import MeteringUnavailable
+from meter.core.errors import MeterError, MeteringUnavailable
 from meter.core.estimate import count_tokens, estimate_prompt
 from meter.core.events import UsageEvent
 from meter.core.keys import Grant, Snapshot, digest
@@ -47,6 +48,7 @@ from meter.rates import Rates, SharedCounters
 from meter.settings import Settings, UpstreamSettings
 from meter.store import budgets as budget_store
 from meter.store import keys, partitions
+from meter.store import refusals as refusals_table
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable, RowRefused
 
@@ -120,6 +122,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     budgets = Office(database, settings, holder, lambda: rater.book)
     await budgets.open()
     holding = _holding(premises, holder, gate, rater, budgets)
+    refusals = Refusals(clock, partial(refusals_table.add, database))
     upstreams = _upstreams(settings)
     shared = None if settings.redis_url is None else SharedCounters(settings.redis_url.reveal())
     if shared is not None:
@@ -133,7 +136,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         show_key=KeyViewer(limiting, key_budgets.find, clock).show,
         upstreams=upstreams,
         pumps=pumps,
-        accounting=_accounting(holding.journal, metrics, rater),
+        accounting=_accounting(holding.journal, metrics, rater, refusals),
         limits=Limits(settings.body_bytes_max, settings.hangup_grace_seconds, settings.stream_usage),
         clock=budgets.clock,
         local=local,
@@ -145,7 +148,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     local["/health/ready"] = house.readiness
     _show(metrics, pumps, holding)
     delivering = keep_delivering(database, settings, budgets.clock.now)
-    upkeeps = [metrics.keep_fresh(), keep_fresh(rater), budgets.keep(), delivering]
+    upkeeps = [metrics.keep_fresh(), keep_fresh(rater), budgets.keep(), delivering, refusals.keep_flushed()]
     upkeeps += [] if shared is None else [shared.run()]
     fresh = [asyncio.create_task(upkeep) for upkeep in upkeeps]
     try:
@@ -266,7 +269,13 @@ def _transport(upstream: UpstreamSettings, trusted: ssl.SSLContext) -> httpx.Asy
     return httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, limits=limits)
 
 
-def _accounting(journal: Journal, metrics: instruments.Metrics, rater: Rater) -> Accounting:
+def _accounting(
+    journal: Journal, metrics: instruments.Metrics, rater: Rater, refusals: Refusals
+) -> Accounting:
+    def refused(refusal: MeterError, grant: Grant | None) -> None:
+        metrics.refuse(refusal.code)
+        refusals.count(refusal, grant)
+
     def begin(attempt: Attempt) -> None:
         try:
             if journal.admits():
@@ -287,7 +296,7 @@ def _accounting(journal: Journal, metrics: instruments.Metrics, rater: Rater) ->
         progress=journal.progress,
         rate=rater.rate,
         settle=settle,
-        refused=metrics.refuse,
+        refused=refused,
         count_tokens=count_tokens,
         estimate_prompt=estimate_prompt,
     )

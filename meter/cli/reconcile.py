@@ -14,7 +14,7 @@ from rich.table import Table
 from meter.app.rating import catalogs
 from meter.cli import opening
 from meter.cli.bill_file import FILE_BYTES_MAX, parse_aliases, read_bill
-from meter.cli.cells import as_text, printable
+from meter.core.cells import as_text, printable
 from meter.core.errors import MeterError
 from meter.core.findings import COLUMNS, Row, as_json, columns, cost_usd, model, rows, tally, usd
 from meter.core.period import parse_instant, period_of, zone

@@ -1,106 +1,123 @@
 """`meter report`."""
 
-import csv
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
 import msgspec
-from rich import box
-from rich.table import Table
+from rich.console import Console
+from rich.progress import Progress as ProgressBar
 
+from meter.app import exports
 from meter.app.actions import clock
-from meter.cli import opening
-from meter.cli.cells import as_text, printable
-from meter.core.reports import (
-    COLUMNS,
-    GROUPS,
-    Asked,
-    Report,
-    as_json,
-    columns,
-    cost_usd,
-    estimated_share,
-    question,
-)
+from meter.cli import opening, report_table
+from meter.core.cells import as_text, csv_line
+from meter.core.comparison import before, compare, compared_json
+from meter.core.refusals import refusals_json
+from meter.core.reports import BY, GROUPS, TOP, Asked, Question, as_json
 from meter.store import reports
+from meter.store.database import Database
+from meter.store.questions import question
+from meter.store.refusals import refusals
 
-_SHOWN = (
-    ("requests", "requests"),
-    ("prompt_tokens", "prompt"),
-    ("cached_tokens", "cached"),
-    ("completion_tokens", "completion"),
-    ("reasoning_tokens", "reasoning"),
-    ("cost_usd", "cost USD"),
-    ("drift_usd", "drift USD"),
-    ("estimated", "estimated"),
-)
+FORMATS = ("table", "csv", "json", "focus")
 
 
 @click.command()
-@click.option("--by", default="team,key,model", show_default=True, help=f"Group by: {', '.join(GROUPS)}.")
+@click.option("--by", metavar="GROUPS", help=f"Group by: {', '.join(GROUPS)}.  [default: {BY}]")
 @click.option("--since", metavar="DATE", help="From this day or time on.  [default: the month's start]")
 @click.option("--until", metavar="DATE", help="Up to, not including.  [default: now]")
 @click.option("--tz", default="UTC", show_default=True, help="Time zone, such as Europe/Berlin.")
-@click.option(
-    "--format", "shape", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
-)
-def report(by: str, since: str | None, until: str | None, tz: str, shape: str) -> None:
+@click.option("--team", metavar="TEAM", help="Of this team only, by name or id.")
+@click.option("--key", metavar="KEY", help="Of this key only, by id, or of all keys of this name.")
+@click.option("--model", metavar="PATTERN", help="Of these models only; * and ? stand for anything.")
+@click.option("--upstream", metavar="NAME", help="Of this upstream only.")
+@click.option("--top", metavar="N", default=TOP, show_default=True, help="How many users and tags get a row.")
+@click.option("--compare", is_flag=True, help="Beside the time before, of the same length.")
+@click.option("--refusals", "refused", is_flag=True, help="What meter refused, by key and reason, instead.")
+@click.option("--format", "shape", type=click.Choice(FORMATS), default="table", show_default=True)
+def report(*, by: str | None, compare: bool, refused: bool, shape: str, **asked: Any) -> None:
     """Show who used what."""
-    asked = question(Asked(by=by, since=since, until=until, tz=tz), clock.now())
-    with opening.existing_database(opening.settings()) as database:
-        found = reports.answer(database, asked)
-    {"table": _print_table, "csv": _print_csv, "json": _print_json}[shape](found)
+    _check(by, shape, compare=compare, refused=refused)
+    settings = opening.settings()
+    with opening.existing_database(settings) as database:
+        found = question(
+            database,
+            Asked(by=BY if by is None else by, **asked),
+            clock.now(),
+            ledger_days_max=settings.report_ledger_days_max,
+        )
+        if refused:
+            _print_refusals(database, found, shape)
+        elif shape == "focus":
+            _print_focus(database, found)
+        elif compare:
+            _print_comparison(database, found, shape)
+        else:
+            _print_report(database, found, shape)
 
 
-def _print_json(found: Report) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(as_json(found)), indent=2))
+def _check(by: str | None, shape: str, *, compare: bool, refused: bool) -> None:
+    if shape == "focus" and (compare or refused or by is not None):
+        raise ValueError(
+            "a FOCUS export has rows and columns of its own: leave --by, --compare, --refusals out"
+        )
+    if refused and (compare or by is not None):
+        raise ValueError("refusals are by key and reason: leave --by and --compare out")
 
 
-def _print_csv(found: Report) -> None:
-    groups = _group_columns(found)
-    writer = csv.writer(sys.stdout)
-    writer.writerow([*groups, *COLUMNS])
-    for row in found.rows:
-        values = columns(row.sums)
-        cost = values["cost_usd"]
-        cells = values | {"cost_usd": "" if cost is None else cost}
-        writer.writerow([*(as_text(row.group[name]) for name in groups), *cells.values()])
+def _print_report(database: Database, asked: Question, shape: str) -> None:
+    found = reports.answer(database, asked)
+    if shape == "csv":
+        _write(exports.report_csv(found))
+    elif shape == "json":
+        _print_json(as_json(found))
+    else:
+        report_table.print_report(found)
 
 
-def _print_table(found: Report) -> None:
-    table = Table(box=box.SIMPLE_HEAD, show_footer=len(found.rows) > 1)
-    total = _cells(found, None)
-    for name in found.question.by:
-        footer = "total" if name == found.question.by[0] else ""
-        table.add_column(name, footer=footer, overflow="fold")
-    for (_, heading), cell in zip(_shown(found), total, strict=True):
-        table.add_column(heading, footer=cell, justify="right")
-    for at, row in enumerate(found.rows):
-        table.add_row(*(printable(row.group[name]) for name in found.question.by), *_cells(found, at))
-    opening.console().print(table)
-    if found.total.corrections:
-        amount = columns(found.total)["correction_cost_usd"]
-        click.echo(f"of it corrections of closed months: {found.total.corrections:,}, USD {amount}")
+def _print_comparison(database: Database, asked: Question, shape: str) -> None:
+    found = compare(reports.answer(database, asked), reports.answer(database, before(asked)))
+    if shape == "csv":
+        _write(exports.compared_csv(found))
+    elif shape == "json":
+        _print_json(compared_json(found))
+    else:
+        report_table.print_comparison(found)
 
 
-def _cells(found: Report, at: int | None) -> list[str]:
-    sums = found.total if at is None else found.rows[at].sums
-    values = columns(sums) | {"estimated": f"{estimated_share(sums):.1%}"}
-    cost = cost_usd(sums)
-    values["cost_usd"] = "unpriced" if cost is None else cost
-    if cost is not None and sums.unpriced_requests:
-        values["cost_usd"] += f" + {sums.unpriced_requests} unpriced"
-    return [
-        f"{values[name]:,}" if isinstance(values[name], int) else values[name] for name, _ in _shown(found)
-    ]
+def _print_refusals(database: Database, asked: Question, shape: str) -> None:
+    rows = refusals(database, asked)
+    if shape == "csv":
+        lines = [(as_text(row.team), as_text(row.key), row.key_id, row.reason, row.count) for row in rows]
+        _write(map(csv_line, [("team", "key", "key_id", "reason", "count"), *lines]))
+    elif shape == "json":
+        _print_json(refusals_json(rows))
+    else:
+        report_table.print_refusals(rows)
 
 
-def _shown(found: Report) -> list[tuple[str, str]]:
-    """Leave drift out where no upstream has told what it charges."""
-    told = any(row.sums.upstream_cost for row in found.rows)
-    return [column for column in _SHOWN if told or column[0] != "drift_usd"]
+def _print_focus(database: Database, asked: Question) -> None:
+    with _progress() as progress:
+        lines = exports.focus_csv(database, asked, progress)
+    _write(lines)
 
 
-def _group_columns(found: Report) -> list[str]:
-    by = found.question.by
-    return [name for group in by for name in ((group, "key_id") if group == "key" else (group,))]
+@contextmanager
+def _progress() -> Iterator[exports.Progress]:
+    """Show how far an export is, on a terminal only; the file itself may go elsewhere."""
+    console = Console(stderr=True)
+    with ProgressBar(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("reading the ledger", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_json(document: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+
+
+def _write(lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stdout.write(line)

@@ -4,7 +4,8 @@ A report sums what the ledger holds in `[since, until)`. Its total is asked for 
 overlap: an event with two tags stands in both of their rows.
 """
 
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
+from math import inf
 from typing import Any
 
 import msgspec
@@ -18,9 +19,12 @@ TIME_GROUPS: tuple[Unit, ...] = ("hour", "day", "week", "month")
 ROLLUP_GROUPS = ("team", "key", "model", "upstream", *TIME_GROUPS)
 LEDGER_GROUPS = ("user", "tag")
 GROUPS = (*ROLLUP_GROUPS, *LEDGER_GROUPS)
+BY = "team,key,model"
 # There may be an end user to each request; the others stand in one row together.
 TOP = 100
 TOP_MAX = 10_000
+# Longer than any ledger.
+DAYS_MAX = 1_000_000
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +43,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """A pattern, in which `*` stands for anything and `?` for one character."""
     top: int = TOP
     """How many end users, and tags, have rows of their own."""
+    to_date: bool = False
+    """Whether it ends now, and not at a bound that somebody gave."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -121,20 +127,51 @@ def as_json(report: Report) -> dict[str, Any]:
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A question as somebody writes it."""
 
-    by: str = "team,key,model"
+    by: str = BY
     since: str | None = None
     until: str | None = None
     tz: str = "UTC"
+    team: str | None = None
+    """By name or id, and so are keys; more than one key may have the name."""
+    key: str | None = None
+    upstream: str | None = None
+    model: str | None = None
+    top: int = TOP
 
 
-def question(asked: Asked, now: datetime) -> Question:
-    """Read a question; without bounds it is about the month to date. Raises `ValueError`."""
+def question(asked: Asked, now: datetime, ledger_days_max: float = inf) -> Question:
+    """Read a question; without bounds it is about the month to date. Raises `ValueError`.
+
+    Teams and keys are found by whoever knows their names.
+    """
     tz = zone(asked.tz)
     since = month_start(now, tz) if asked.since is None else _quarter(asked.since, tz)
     until = now if asked.until is None else _quarter(asked.until, tz)
     if since > until or (since == until and asked.until is not None):
         raise ValueError("the report ends before it begins: 'since' must be earlier than 'until'")
-    return Question(by=parse_groups(asked.by), since=since, until=until, tz=tz)
+    by = parse_groups(asked.by)
+    if set(by) & set(LEDGER_GROUPS) and until - since > timedelta(days=1) * min(ledger_days_max, DAYS_MAX):
+        raise ValueError(
+            f"reports by user or tag read the ledger and span at most {ledger_days_max:g} days "
+            "(the setting report_ledger_days_max): set 'since' and 'until' closer together"
+        )
+    if not 1 <= asked.top <= TOP_MAX:
+        raise ValueError(f"'top' must be from 1 to {TOP_MAX}")
+    return Question(
+        by=by,
+        since=since,
+        until=until,
+        tz=tz,
+        upstream=asked.upstream,
+        model=asked.model,
+        top=asked.top,
+        to_date=asked.until is None,
+    )
+
+
+def group_columns(question: Question) -> list[str]:
+    """Name the columns of a question's groups; beside `key`, a name that may repeat, stands `key_id`."""
+    return [name for group in question.by for name in ((group, "key_id") if group == "key" else (group,))]
 
 
 def _quarter(text: str, tz: tzinfo) -> datetime:

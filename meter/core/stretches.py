@@ -52,3 +52,9 @@ def _change(before: datetime, after: datetime, tz: tzinfo) -> datetime:
     while at < after and at.astimezone(tz).utcoffset() == offset:
         at += BUCKET
     return min(at, after)
+
+
+def quarter_end(instant: datetime) -> datetime:
+    """Return the end of the quarter hour that an instant lies in, or the instant where one ends there."""
+    start = bucket(instant)
+    return start if start == instant else start + BUCKET

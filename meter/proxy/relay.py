@@ -51,6 +51,8 @@ Local = Callable[[], tuple[int, bytes]]
 # How much of a body that is too large is taken in before the answer, and for how long.
 DISCARDED_FACTOR_MAX = 10
 DISCARD_SECONDS_MAX = 10.0
+# Where a request's grant is found once it has one; the scope lives as long as the request.
+_GRANT = "meter.grant"
 _JSON = (b"content-type", b"application/json")
 
 
@@ -73,7 +75,8 @@ class Accounting(NamedTuple):
     """Put the cost to what was used."""
     settle: Callable[[UsageEvent, Grant], Awaitable[None]]
     """Write a rated event at once; what it returns is done when the event is safe."""
-    refused: Callable[[str], None]
+    refused: Callable[[MeterError, Grant | None], None]
+    """Count a refusal, with whose request it was where that was known."""
     count_tokens: CountTokens
     estimate_prompt: Callable[[dict[str, Any]], int]
 
@@ -106,7 +109,7 @@ class Relay:
         try:
             await self._route(scope, receive, self._closing(send))
         except MeterError as refusal:
-            self.accounting.refused(refusal.code)
+            self.accounting.refused(refusal, scope.get(_GRANT))
             await _respond(send, refusal.status, refusal.body(), refusal.headers)
         except ClientLeftError:
             return
@@ -122,7 +125,7 @@ class Relay:
             await _respond(send, *local())
             return
         found = match(scope["method"], path)
-        grant = await self.gate.admit(scope["headers"], scope["query_string"])
+        grant = scope[_GRANT] = await self.gate.admit(scope["headers"], scope["query_string"])
         if found.route.metered:
             await self._meter(found, grant, scope, receive, send)
         elif found.route is KEY:

@@ -104,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     team_tpm: int
     redis_url: Secret | None
     """It may hold a password."""
+    report_ledger_days_max: float
     prices_seed: str
     unpriced: str
 
@@ -218,6 +219,12 @@ SETTINGS: tuple[Setting, ...] = (
         as_number,
         "86400",
         "How long known keys go on while the database is away.",
+    ),
+    Setting(
+        "report_ledger_days_max",
+        as_number,
+        "93",
+        "The longest report by `user` or `tag`, which reads the ledger.",
     ),
     Setting("key_rpm", as_limit, "0", "Requests a minute of a key that has no limit of its own; 0: any."),
     Setting("key_tpm", as_limit, "0", "Tokens a minute of such a key; 0: any."),

@@ -62,7 +62,7 @@ def load(database: Database) -> list[Price]:
     """Return all versions there are, in the order in which they were added."""
     with database.read_long() as connection:
         rows = connection.execute(sa.select(prices).order_by(prices.c.id)).mappings().all()
-    return [_price(row) for row in rows]
+    return [read_price(row) for row in rows]
 
 
 def latest_id(database: Database) -> int:
@@ -99,5 +99,6 @@ def _row(version: Price) -> dict[str, Any]:
     return values | {name: msgspec.to_builtins(values[name]) for name in _DOCUMENTS}
 
 
-def _price(row: sa.RowMapping) -> Price:
+def read_price(row: sa.RowMapping) -> Price:
+    """Read a row of the book."""
     return msgspec.convert({name: row[name] for name in Price.__struct_fields__}, Price)

@@ -268,7 +268,6 @@ refusals_hourly = sa.Table(
     "refusals_hourly",
     metadata,
     sa.Column("hour", UtcDateTime, primary_key=True),
-    # Empty: refused before it was known whose request it was.
     sa.Column("key_id", sa.String(32), primary_key=True),
     sa.Column("reason", sa.String(64), primary_key=True),
     _count("count"),

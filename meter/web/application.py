@@ -22,6 +22,7 @@ from meter.web.budgets import BudgetController
 from meter.web.events import EventController
 from meter.web.idempotency import Replay, provide_once, replayed
 from meter.web.keys import KeyController
+from meter.web.reports import ReportController
 from meter.web.system import SystemController
 from meter.web.teams import TeamController
 from meter.web.tokens import TokenController
@@ -34,6 +35,7 @@ CONTROLLERS = (
     AuditController,
     BudgetController,
     AlertController,
+    ReportController,
     SystemController,
 )
 BODY_BYTES_MAX = 1_000_000

@@ -51,6 +51,8 @@ MATRIX = {
     ("DELETE", "/api/v1/tokens/{token_id}"): (403, 403, 403, 200),
     ("GET", "/api/v1/events"): (403, 200, 200, 200),
     ("GET", "/api/v1/events/{event_id}"): (403, 200, 200, 200),
+    ("GET", "/api/v1/reports"): (403, 200, 200, 200),
+    ("GET", "/api/v1/reports/refusals"): (403, 200, 200, 200),
     ("GET", "/api/v1/audit-log"): (403, 403, 403, 200),
     ("GET", "/api/v1/alerts"): (403, 403, 200, 200),
     ("GET", "/api/v1/budgets"): (403, 200, 200, 200),
