@@ -29,7 +29,9 @@ def test_a_line_can_be_read_again() -> None:
     assert next(csv.reader([line])) == ['a,"b"\n', "", "-5", "-0.5"]
 
 
-@pytest.mark.parametrize(("text", "shown"), [("a\x1b[31mb\n", "a\\x1b[31mb\\n"), ("é ☃", "é ☃"), ("\u202ex", "\\u202ex")])
+@pytest.mark.parametrize(
+    ("text", "shown"), [("a\x1b[31mb\n", "a\\x1b[31mb\\n"), ("é ☃", "é ☃"), ("\u202ex", "\\u202ex")]
+)
 def test_no_text_moves_the_cursor(text: str, shown: str) -> None:
     """What a terminal would act on is shown as it is written in a program."""
     assert printable(text) == shown
