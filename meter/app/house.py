@@ -9,10 +9,11 @@ import json
 import logging
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import httpx
 import msgspec
@@ -104,9 +105,7 @@ class House:
 async def build(premises: Premises) -> AsyncIterator[House]:
     """Build the house, and take it down in the right order."""
     settings, database, credentials = premises.settings, premises.database, premises.credentials
-    metrics = instruments.Metrics()
-    pumps = Pumps()
-    stopping = asyncio.Event()
+    metrics, pumps, stopping = instruments.Metrics(), Pumps(), asyncio.Event()
     look_ups = ThreadPoolExecutor(LOOK_UPS_AT_ONCE_MAX, thread_name_prefix="look-up")
     gate = Gate(
         find_grant=partial(_find_grant, database, look_ups),
@@ -147,9 +146,8 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding, stopping=stopping)
     local["/health/ready"] = house.readiness
     _show(metrics, pumps, holding)
-    delivering = keep_delivering(database, settings, budgets.clock.now)
-    upkeeps = [metrics.keep_fresh(), keep_fresh(rater), budgets.keep(), delivering, refusals.keep_flushed()]
-    upkeeps += [] if shared is None else [shared.run()]
+    upkeeps = [metrics.keep_fresh(), keep_fresh(rater), budgets.keep(), refusals.keep_flushed()]
+    upkeeps += [keep_delivering(database, settings, budgets.clock.now), *_shared_upkeep(shared)]
     fresh = [asyncio.create_task(upkeep) for upkeep in upkeeps]
     try:
         yield house
@@ -177,6 +175,10 @@ def _desk(premises: Premises, look_ups: ThreadPoolExecutor, metrics: instruments
         render_metrics=metrics.render,
         metrics_content_type=instruments.CONTENT_TYPE,
     )
+
+
+def _shared_upkeep(shared: SharedCounters | None) -> list[Coroutine[Any, Any, None]]:
+    return [] if shared is None else [shared.run()]
 
 
 def _limiting(settings: Settings, shared: SharedCounters | None) -> Limiting:
