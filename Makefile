@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter.toml)),,--sample)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test cases money faults bench-journal bench-limits reports-bench check fmt lock clean
+.PHONY: help install install-dev run test cases fuzz money faults bench-journal bench-limits reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ cases: install-dev ## Run every recorded case through the proxy at 200 random sp
 money: install-dev ## Price 100,000 random usages, and sum ten million calls on both databases (minutes)
 	METER_TEST_MONEY_EXAMPLES=$(or $(EXAMPLES),100000) $(BIN)/pytest -q tests/core/test_prices.py -k costs_are_exact
 	METER_TEST_CALLS=$(or $(CALLS),10000000) $(BIN)/pytest -q tests/store/test_money.py
+
+fuzz: install-dev ## Make up requests to the admin API at length (minutes)
+	METER_TEST_EXAMPLES=300 $(BIN)/pytest -q tests/web/test_schemathesis.py
 
 faults: install-dev ## Kill, stop, cut and damage everything; SEEDS=5000 by default, JOBS=1 (long)
 	$(BIN)/python -m tests.faults --seeds $(or $(SEEDS),5000) --jobs $(or $(JOBS),1)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from litestar.connection import ASGIConnection
+from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import BaseRouteHandler
 
 from meter.core.access import Asker, Least
@@ -34,6 +35,7 @@ def guard(find_asker: Callable[[str], Awaitable[Asker]], hosts: Collection[str])
     async def check(connection: Connection, handler: BaseRouteHandler) -> None:
         _check_host(connection.headers.getall("host", []), allowed)
         asker = await find_asker(_bearer(connection.headers.getall("authorization", [])))
+        _check_method(connection)
         _check_role(asker, handler)
         # Where handlers find it as the dependency `asker`.
         connection.scope["user"] = asker
@@ -62,6 +64,14 @@ def _bearer(received: list[str]) -> str:
     if scheme.lower() != "bearer":
         raise InvalidAdminToken
     return given.strip()
+
+
+def _check_method(connection: Connection) -> None:
+    # Litestar adds answers to OPTIONS that know a part of a path's methods only.
+    if connection.scope.get("method") == "OPTIONS":
+        known = connection.app.route_handler_method_map[connection.scope["path_template"]]
+        allowed = sorted(str(method) for method in known if method != "OPTIONS")
+        raise MethodNotAllowedException(headers={"allow": ", ".join(allowed)})
 
 
 def _check_role(asker: Asker, handler: BaseRouteHandler) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 from litestar import Litestar, Request, Router
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.routes import BaseRoute
+from litestar.types import ControllerRouterHandler
 
 from meter import __version__
 from meter.core.access import Asker
@@ -19,6 +21,7 @@ from meter.web.access import FOR_TEAMS, Guard, asker_of
 from meter.web.alerts import AlertController
 from meter.web.audit import AuditController
 from meter.web.budgets import BudgetController
+from meter.web.document import Document
 from meter.web.events import EventController
 from meter.web.idempotency import Replay, provide_once, replayed
 from meter.web.keys import KeyController
@@ -69,6 +72,15 @@ def build(*, guard: Guard, services: Mapping[str, Any]) -> Litestar:
     )
 
 
+class DocumentRouter(Router):
+    """Serves the description at one path, without the pages in HTML that Litestar puts beside it."""
+
+    def register(self, value: ControllerRouterHandler) -> list[BaseRoute]:
+        """Register what serves the path itself."""
+        serves_it = isinstance(value, HTTPRouteHandler) and value.paths == {"/"}
+        return super().register(value) if serves_it else []
+
+
 def _provide(service: Any) -> Provide:
     return Provide(lambda: service, sync_to_thread=False, use_cache=True)
 
@@ -82,8 +94,8 @@ def _openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="meter: admin API",
         version=__version__,
-        openapi_router=Router(DOCUMENT, route_handlers=[], opt=FOR_TEAMS, include_in_schema=False),
-        render_plugins=[JsonRenderPlugin(path="/")],
+        openapi_router=DocumentRouter(DOCUMENT, route_handlers=[], opt=FOR_TEAMS, include_in_schema=False),
+        render_plugins=[Document(path="/")],
         components=Components(security_schemes={"admin": bearer}),
         security=[{"admin": []}],
         use_handler_docstrings=True,

@@ -47,7 +47,7 @@ def http_error(_request: AnyRequest, fault: HTTPException) -> Response[bytes]:
     """Answer to what the framework refused, such as a body with unknown members."""
     extra = fault.extra if isinstance(fault.extra, list) else []
     fields = [entry for entry in extra if isinstance(entry, dict)]
-    reasons = [f"{entry.get('key', 'body')}: {entry.get('message')}" for entry in fields]
+    reasons = [_reason(entry) for entry in fields]
     error = {
         "message": "; ".join(reasons) or fault.detail,
         "type": "invalid_request_error",
@@ -63,6 +63,13 @@ def unexpected(request: AnyRequest, fault: Exception) -> Response[bytes]:
     log.error("%s %s failed", request.method, request.url.path, exc_info=fault)
     failure = MeterError("The server had an error; its log has the details.")
     return _response(failure.status, failure.body())
+
+
+def _reason(entry: dict[str, Any]) -> str:
+    # This is how Litestar says that there is no body.
+    if (entry.get("key"), entry.get("message")) == ("data", "'data'"):
+        return "The body is missing; send a JSON object, if need be an empty one: {}"
+    return f"{entry.get('key', 'body')}: {entry.get('message')}"
 
 
 def _code(status: int) -> str:

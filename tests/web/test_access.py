@@ -36,8 +36,6 @@ ROLES = ("metrics", "team", "viewer", "admin")
 MATRIX = {
     ("GET", "/metrics"): (200, 403, 200, 200),
     ("GET", "/api/v1/openapi.json"): (403, 200, 200, 200),
-    ("GET", "/api/v1/openapi.json/openapi.json"): (403, 200, 200, 200),
-    ("GET", "/api/v1/openapi.json/{path}"): (403, 404, 404, 404),
     ("GET", "/api/v1/keys"): (403, 200, 200, 200),
     ("POST", "/api/v1/keys"): (403, 403, 403, 201),
     ("PATCH", "/api/v1/keys/{key_id}"): (403, 403, 403, 200),
@@ -133,7 +131,6 @@ def ask(site: Site, method: str, path: str, role: str) -> tuple[int, str]:
         "key_id": key.id,
         "team_id": key.team_id,
         "token_id": site.office.token(Role.METRICS).split("_")[1],
-        "path": "x",
         "event_id": site.event_id,
         "budget_id": made_budget(site.office, key.id),
     }
@@ -218,10 +215,10 @@ def test_a_route_that_declares_nothing_is_for_nobody(office: Office) -> None:
 
 
 @pytest.mark.parametrize("path", sorted({path for _, path in MATRIX}))
-def test_what_a_path_can_do_is_no_secret_from_those_it_is_for(site: Site, path: str) -> None:
-    """OPTIONS, which Litestar answers, tells nobody anything without a token."""
+def test_options_is_no_method_of_any_route(site: Site, path: str) -> None:
+    """OPTIONS, to which Litestar would answer itself, tells nobody anything without a token."""
     assert ask(site, "OPTIONS", path, "none")[0] == 401
-    assert ask(site, "OPTIONS", path, "owner")[0] in {204, 403}
+    assert ask(site, "OPTIONS", path, "owner")[0] == 405
 
 
 def test_another_teams_things_do_not_exist(site: Site) -> None:

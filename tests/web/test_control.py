@@ -149,7 +149,9 @@ def test_every_documented_route_asks_for_the_token(meter: Meter, control: httpx.
         is_error(answer, 401, "invalid_api_key")
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/v1/nothing", "/metrics/x", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    "path", ["/", "/api", "/api/v1/nothing", "/api/v1/openapi.json/x", "/metrics/x", "/v1/chat/completions"]
+)
 def test_an_unknown_path_is_not_found(control: httpx.Client, path: str) -> None:
     """What is no route is 404 in OpenAI's shape, the data plane's routes too."""
     # BUG: below /api/v1 the OpenAPI plugin answers what it does not know with an HTML page of its own.
@@ -269,6 +271,13 @@ def test_a_bad_body_is_refused_by_name(
 
     error = is_error(answer, status, "not_found" if status == 404 else "invalid_request_error")
     assert named in error["message"]
+
+
+def test_a_body_that_is_missing_is_asked_for(control: httpx.Client) -> None:
+    """Whoever sends no body at all is told to send one."""
+    answer = control.post("/api/v1/keys/some-key/rotate")
+
+    assert "body is missing" in is_error(answer, 400, "invalid_request_error")["message"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"null", b"\xff", b"[" * 100_000])
