@@ -9,7 +9,7 @@ import json
 import logging
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -104,16 +104,10 @@ class House:
 @contextlib.asynccontextmanager
 async def build(premises: Premises) -> AsyncIterator[House]:
     """Build the house, and take it down in the right order."""
-    settings, database, credentials = premises.settings, premises.database, premises.credentials
+    settings, database = premises.settings, premises.database
     metrics, pumps, stopping = instruments.Metrics(), Pumps(), asyncio.Event()
     look_ups = ThreadPoolExecutor(LOOK_UPS_AT_ONCE_MAX, thread_name_prefix="look-up")
-    gate = Gate(
-        find_grant=partial(_find_grant, database, look_ups),
-        digest=partial(digest, pepper=credentials.pepper),
-        clock=clock,
-        stale_seconds_max=settings.grants_stale_seconds_max,
-    )
-    gate.take_snapshot(_saved_snapshot(settings))
+    gate = _gate(premises, look_ups)
     rater = Rater(database, settings)
     await load_first(rater)
     # A name of its own for every start: the journal of the last one is adopted like any other.
@@ -148,13 +142,10 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     _show(metrics, pumps, holding)
     upkeeps = [metrics.keep_fresh(), keep_fresh(rater), budgets.keep(), refusals.keep_flushed()]
     upkeeps += [keep_delivering(database, settings, budgets.clock.now), *_shared_upkeep(shared)]
-    fresh = [asyncio.create_task(upkeep) for upkeep in upkeeps]
     try:
-        yield house
+        async with _running(upkeeps):
+            yield house
     finally:
-        for task in fresh:
-            task.cancel()
-        await asyncio.wait(fresh)
         await pumps.drain(0)
         await gate.aclose()
         look_ups.shutdown()
@@ -179,6 +170,29 @@ def _desk(premises: Premises, look_ups: ThreadPoolExecutor, metrics: instruments
 
 def _shared_upkeep(shared: SharedCounters | None) -> list[Coroutine[Any, Any, None]]:
     return [] if shared is None else [shared.run()]
+
+
+@contextlib.asynccontextmanager
+async def _running(upkeeps: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run what goes on until it is cancelled."""
+    tasks = [asyncio.create_task(upkeep) for upkeep in upkeeps]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _gate(premises: Premises, look_ups: Executor) -> Gate:
+    gate = Gate(
+        find_grant=partial(_find_grant, premises.database, look_ups),
+        digest=partial(digest, pepper=premises.credentials.pepper),
+        clock=clock,
+        stale_seconds_max=premises.settings.grants_stale_seconds_max,
+    )
+    gate.take_snapshot(_saved_snapshot(premises.settings))
+    return gate
 
 
 def _limiting(settings: Settings, shared: SharedCounters | None) -> Limiting:
