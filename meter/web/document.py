@@ -6,7 +6,7 @@ from typing import Any
 from litestar import Request
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from meter.web.examples import EXAMPLES, REFUSAL
+from meter.web.examples import EXAMPLES, REFUSAL, UNTYPED
 
 Object = dict[str, Any]
 
@@ -41,6 +41,17 @@ _ERROR = {
 }
 
 
+# What answers that are no value of one class look like, by path.
+_UNTYPED_CONTENT = {
+    path: {
+        "content": {
+            kind: {"schema": {}, "examples": {"example": {"value": value}}} for kind, value in shown.items()
+        }
+    }
+    for path, shown in UNTYPED.items()
+}
+
+
 class Document(JsonRenderPlugin):
     """Renders the description as JSON."""
 
@@ -53,7 +64,7 @@ def completed(document: Object) -> Object:
     """Add to every operation what it may refuse, and to every body an example."""
     schemas = document["components"]["schemas"] | {"Error": _ERROR}
     paths = {
-        path: {method: _completed(operation) for method, operation in item.items()}
+        path: {method: _completed(path, operation) for method, operation in item.items()}
         for path, item in document["paths"].items()
     }
     for operation in operations(paths):
@@ -70,9 +81,9 @@ def operations(paths: Object) -> Iterator[Object]:
         yield from item.values()
 
 
-def _completed(operation: Object) -> Object:
+def _completed(path: str, operation: Object) -> Object:
     successes = {
-        status: _with_example(response)
+        status: _with_example(response | _UNTYPED_CONTENT.get(path, {}))
         for status, response in operation["responses"].items()
         if status.startswith("2")
     }

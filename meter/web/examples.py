@@ -1,6 +1,7 @@
 """An example of every body of the admin API: values of the same classes, so that they stay true."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 
@@ -12,6 +13,7 @@ from meter.core.cursors import encode
 from meter.core.errors import NotFound
 from meter.core.events import Listed, Outcome, UsageEvent, UsageSource
 from meter.core.keys import Key
+from meter.core.refusals import RefusalRow, refusals_json
 from meter.core.teams import Team
 from meter.core.tokens import Token
 from meter.web.alerts import AlertList
@@ -128,4 +130,13 @@ _EXAMPLES: tuple[msgspec.Struct, ...] = (
 )
 
 EXAMPLES = {type(each).__name__: msgspec.json.decode(msgspec.json.encode(each)) for each in _EXAMPLES}
+_REFUSED = RefusalRow(team=_TEAM.name, key=_KEY.name, key_id=_KEY.id, reason="rate_limit_exceeded", count=3)
+_SUMS = {"requests": 12, "prompt_tokens": 1200, "completion_tokens": 300, "cost_usd": "0.054000"}
+UNTYPED: dict[str, dict[str, Any]] = {
+    "/api/v1/reports": {
+        "application/json": {"rows": [{"team": _TEAM.name} | _SUMS], "total": _SUMS},
+        "text/csv": "team,requests,prompt_tokens,completion_tokens,cost_usd\nsearch,12,1200,300,0.054000\n",
+    },
+    "/api/v1/reports/refusals": {"application/json": refusals_json([_REFUSED])},
+}
 REFUSAL = msgspec.json.decode(NotFound("There is no key 'x'; see: meter keys list", param="key").body())
