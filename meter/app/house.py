@@ -30,6 +30,7 @@ from meter.app.key_view import KeyViewer
 from meter.app.limiting import Limiting, defaults, prompt_tokens
 from meter.app.rating import Rater, keep_fresh, load_first
 from meter.app.refusals import Refusals
+from meter.app.unpriced import UnpricedGate
 from meter.core.attempts import Attempt, interrupted
 from meter.core.errors import MeterError, MeteringUnavailable
 from meter.core.estimate import count_tokens, estimate_prompt
@@ -110,6 +111,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     gate = _gate(premises, look_ups)
     rater = Rater(database, settings)
     await load_first(rater)
+    unpriced = UnpricedGate(lambda: rater.book, settings.unpriced)
     # A name of its own for every start: the journal of the last one is adopted like any other.
     holder = f"{premises.holder}-{new_event_id()}"
     budgets = Office(database, settings, holder, lambda: rater.book)
@@ -125,7 +127,15 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
     relay = Relay(
         gate=gate,
-        admission=Admission(steps=(allow_models, limiting.concurrency.admit, limiting.count, budgets.step)),
+        admission=Admission(
+            steps=(
+                allow_models,
+                unpriced.step,
+                limiting.concurrency.admit,
+                limiting.count,
+                budgets.step,
+            )
+        ),
         show_key=KeyViewer(limiting, key_budgets.find, clock).show,
         upstreams=upstreams,
         pumps=pumps,

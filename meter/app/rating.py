@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from meter.app.unpriced import Unpriced
 from meter.core.events import UsageEvent
 from meter.core.model_names import catalog_of
 from meter.core.prices import Price, PriceBook, rate
@@ -35,6 +36,7 @@ class Rater:
         self._path = settings.data_dir / PRICES_FILE
         self._catalogs = catalogs(settings)
         self._latest_id = 0
+        self._unpriced = Unpriced()
         self._book = PriceBook(self._saved(), self._catalogs)
 
     @property
@@ -44,7 +46,10 @@ class Rater:
 
     def rate(self, event: UsageEvent) -> UsageEvent:
         """Put a cost on an event, or leave it unpriced."""
-        return rate(event, self._book)
+        rated = rate(event, self._book)
+        if rated.cost is None:
+            self._unpriced.tell(rated)
+        return rated
 
     def refresh(self) -> None:
         """Load the book anew if it has changed; raises `DatabaseUnavailable`. Takes a moment: in a thread."""

@@ -11,6 +11,7 @@ from meter.app.actions import change_key, clock, command_line, issue_key, rotate
 from meter.cli import limits, opening, shown
 from meter.core.period import after, parse_duration
 from meter.core.stream_usage import MODES
+from meter.core.unpriced import POLICIES
 from meter.store import keys as store
 from meter.store import teams
 from meter.store.installation import check_pepper
@@ -96,6 +97,11 @@ def revoke(key: str) -> None:
     type=click.Choice([*MODES, "default"]),
     help="How the key's streams are metered; default: as the upstream and the settings say.",
 )
+@click.option(
+    "--unpriced",
+    type=click.Choice([*POLICIES, "default"]),
+    help="What becomes of requests for models without a price; block answers 403.",
+)
 def change(key: str, **options: str | None) -> None:
     """Change a key, by its id or name; it takes effect within five seconds.
 
@@ -104,10 +110,12 @@ def change(key: str, **options: str | None) -> None:
     given = limits.changes(options)
     with opening.existing_database(opening.settings()) as database:
         changed = change_key(database, command_line(), _reference(key), given)
-    usage = changed.stream_usage or "default"
-    click.echo(
-        f"key {changed.name} ({changed.id}): limits {limits.shown(changed.limits)}, stream usage {usage}"
+    told = (
+        f"limits {limits.shown(changed.limits)}",
+        f"stream usage {changed.stream_usage or 'default'}",
+        f"unpriced {changed.unpriced or 'default'}",
     )
+    click.echo(f"key {changed.name} ({changed.id}): {', '.join(told)}")
 
 
 def _grace(text: str) -> timedelta:

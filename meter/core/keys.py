@@ -40,6 +40,8 @@ class Grant(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     team_limits: Limits = Limits()
     """Those of its team; a request has to pass both."""
+    unpriced: str | None = None
+    """What becomes of requests for models without a price; `None` is as the settings say."""
 
     def valid_at(self, now: datetime) -> bool:
         """Say whether the key may be used at `now`; it ends at the instant of expiry."""
@@ -59,6 +61,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: datetime | None = None
     stream_usage: str | None = None
     """How its streams are metered; `None` is as the upstream and the settings say."""
+    unpriced: str | None = None
+    """What becomes of requests for models without a price; `None` is as the settings say."""
     rotated_from: str | None = None
     """The id of the key that this one took over from."""
     models: tuple[str, ...] | None = None

@@ -181,6 +181,7 @@ def _grant(row: sa.Row[Any]) -> Grant:
         stream_usage=row.stream_usage,
         limits=Limits(**limits_of(row)),
         team_limits=Limits(**limits_of(row, "team_")),
+        unpriced=row.unpriced,
     )
 
 
@@ -194,6 +195,7 @@ def _key(row: sa.Row[Any]) -> Key:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         stream_usage=row.stream_usage,
+        unpriced=row.unpriced,
         rotated_from=row.rotated_from,
         **limits_of(row),
     )

@@ -34,6 +34,8 @@ class KeyChange(LimitsChange, kw_only=True):
 
     stream_usage: Literal["ensure", "always_sent", "observe"] | msgspec.UnsetType | None = msgspec.UNSET
     """How its streams are metered; null is as the upstream and the settings say."""
+    unpriced: Literal["allow", "block"] | msgspec.UnsetType | None = msgspec.UNSET
+    """What becomes of requests for models without a price; null is as the settings say."""
 
 
 class Rotation(msgspec.Struct, forbid_unknown_fields=True):
