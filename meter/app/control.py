@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -21,9 +22,13 @@ from meter.app.actions import (
     rotate_key,
     signed,
 )
+from meter.app.pricing import list_prices, set_price
+from meter.app.rating import catalogs
 from meter.core.access import Scope
 from meter.core.errors import MeteringUnavailable
 from meter.core.keys import Key
+from meter.core.price_listing import Asked as AskedPrices
+from meter.core.price_listing import Listing
 from meter.core.reports import Asked, Question
 from meter.core.tokens import Token, digest
 from meter.settings import Settings
@@ -41,6 +46,7 @@ from meter.web.budgets import Budgets
 from meter.web.events import Events
 from meter.web.idempotency import Notes
 from meter.web.keys import Keys
+from meter.web.prices import Prices
 from meter.web.reports import Reports
 from meter.web.system import Scrape
 from meter.web.teams import Teams
@@ -95,6 +101,7 @@ def _services(desk: Desk) -> dict[str, Any]:
             remove=partial(budgets.remove, database),
         ),
         "keys": _keys(database, desk.credentials.pepper),
+        "prices": _prices(desk.settings, database),
         "tokens": _tokens(database, desk.credentials.pepper),
         "events": Events(
             partial(events.find, database),
@@ -142,6 +149,14 @@ def _reports(desk: Desk) -> Reports:
         compared_csv=exports.compared_csv,
         focus_csv=partial(exports.focus_csv, database),
     )
+
+
+def _prices(settings: Settings, database: Database) -> Prices:
+    def list_all(model: str | None, at: datetime | None, every_version: bool) -> Listing:  # noqa: FBT001 (as the controller calls it)
+        return list_prices(database, lists, AskedPrices(model, at or clock.now(), every_version))
+
+    lists = catalogs(settings)
+    return Prices(list_all=list_all, set=partial(set_price, database, lists))
 
 
 def _tokens(database: Database, pepper: bytes) -> Tokens:

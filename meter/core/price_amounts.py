@@ -5,7 +5,7 @@ does that become picodollars a token, and back.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -115,7 +115,7 @@ def price_of(asked: NewPrice, *, effective_from: datetime, source: str, created_
         upstream=asked.upstream,
         model=asked.model,
         service_tier=tier_of(asked.service_tier),
-        effective_from=effective_from,
+        effective_from=effective_from.astimezone(UTC),
         rates=rates,
         long_context=_long_context(asked, rates),
         max_output_tokens=asked.max_output_tokens,

@@ -25,6 +25,7 @@ from meter.web.document import Document
 from meter.web.events import EventController
 from meter.web.idempotency import Replay, provide_once, replayed
 from meter.web.keys import KeyController
+from meter.web.prices import PriceController
 from meter.web.reports import ReportController
 from meter.web.system import SystemController
 from meter.web.teams import TeamController
@@ -33,6 +34,7 @@ from meter.web.tokens import TokenController
 CONTROLLERS = (
     KeyController,
     TeamController,
+    PriceController,
     TokenController,
     EventController,
     AuditController,

@@ -30,6 +30,7 @@ BODIES: dict[tuple[str, str], object] = {
     ("PATCH", "/api/v1/teams/{team_id}"): {"models": ["model"]},
     ("POST", "/api/v1/tokens"): {"role": "metrics"},
     ("PUT", "/api/v1/budgets"): {"limit": "50", "period": "month", "team": "search"},
+    ("POST", "/api/v1/prices"): {"model": "m", "prompt_usd_per_mtok": "1"},
 }
 # What a token of each role gets, in the order of `ROLES`.
 ROLES = ("metrics", "team", "viewer", "admin")
@@ -44,6 +45,8 @@ MATRIX = {
     ("GET", "/api/v1/teams"): (403, 200, 200, 200),
     ("POST", "/api/v1/teams"): (403, 403, 403, 201),
     ("PATCH", "/api/v1/teams/{team_id}"): (403, 403, 403, 200),
+    ("GET", "/api/v1/prices"): (403, 403, 200, 200),
+    ("POST", "/api/v1/prices"): (403, 403, 403, 201),
     ("GET", "/api/v1/tokens"): (403, 403, 403, 200),
     ("POST", "/api/v1/tokens"): (403, 403, 403, 201),
     ("DELETE", "/api/v1/tokens/{token_id}"): (403, 403, 403, 200),

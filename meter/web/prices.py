@@ -1,0 +1,99 @@
+"""Prices over HTTP: in USD per million tokens, as decimal strings, and the unit in every name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from litestar import Controller, get, post
+from litestar.di import NamedDependency
+from litestar.enums import RequestEncodingType
+from litestar.openapi.spec import Example
+from litestar.params import Body, FromQuery
+
+from meter.core.access import Asker
+from meter.core.errors import InvalidRequest
+from meter.core.price_amounts import AmountError, NewPrice, ShownPrice, shown
+from meter.core.price_listing import Listing
+from meter.core.prices import Price
+from meter.web.access import FOR_ADMINS, FOR_VIEWERS
+
+_EXAMPLE = {
+    "model": "acme/large",
+    "prompt_usd_per_mtok": "3",
+    "cached_usd_per_mtok": "0.3",
+    "completion_usd_per_mtok": "15",
+    "long_context": [{"above_tokens": 200000, "prompt_usd_per_mtok": "6", "completion_usd_per_mtok": "22.5"}],
+    "max_output_tokens": 64000,
+    "effective_from": "2026-12-01T00:00:00Z",
+    "note": "our contract",
+}
+_Asked = Annotated[
+    NewPrice,
+    Body(
+        media_type=RequestEncodingType.JSON, examples=[Example(summary="A price with a date", value=_EXAMPLE)]
+    ),
+]
+
+
+class PriceList(msgspec.Struct):
+    """Versions of prices, the one that counts first where a model was named."""
+
+    data: list[ShownPrice]
+    versions_to_come: int
+    """Versions of the same models that begin later and are not among these."""
+    models_listed: int
+    """Models that are in price lists, shown or not."""
+
+
+class AddedPrices(msgspec.Struct):
+    """Versions as they are in the book now."""
+
+    data: list[ShownPrice]
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What this controller works with."""
+
+    list_all: Callable[[str | None, datetime | None, bool], Listing]
+    set: Callable[[str, NewPrice], tuple[Price, ...]]
+
+
+class PriceController(Controller):
+    """Look at prices, and set them."""
+
+    path = "/api/v1/prices"
+    tags = ("prices",)
+
+    @get(sync_to_thread=True, opt=FOR_VIEWERS, summary="List prices")
+    def list_all(
+        self,
+        prices: NamedDependency[Prices],
+        model: FromQuery[str | None] = None,
+        at: FromQuery[datetime | None] = None,
+        every_version: FromQuery[bool] = False,  # noqa: FBT002 (a parameter of the query has a name)
+    ) -> PriceList:
+        """List your own prices, or with `model` those of a name, or of a pattern such as `anthropic/*`.
+
+        They are those that count now, or at a time (RFC 3339), or every version there is.
+        """
+        if at is not None and at.tzinfo is None:
+            raise InvalidRequest("'at' needs its offset from UTC, such as 2026-12-01T00:00:00Z", param="at")
+        found = prices.list_all(model, at, every_version)
+        return PriceList([shown(price) for price in found.prices], found.to_come, found.listed)
+
+    @post(sync_to_thread=True, opt=FOR_ADMINS, summary="Set a price")
+    def create(
+        self, data: _Asked, prices: NamedDependency[Prices], asker: NamedDependency[Asker]
+    ) -> AddedPrices:
+        """Add a version of your own, in USD per million tokens; nothing is overwritten.
+
+        Without `effective_from` it holds from 5 seconds from now on, or from the beginning where the model
+        never had a price. With `max_output_tokens` alone, the prices stay as they are.
+        """
+        try:
+            return AddedPrices([shown(price) for price in prices.set(asker.actor, data)])
+        except AmountError as fault:
+            raise InvalidRequest(str(fault), param=fault.field) from None
