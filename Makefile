@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter.toml)),,--sample)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test cases fuzz money faults bench-journal bench-limits reports-bench check fmt lock clean
+.PHONY: help install install-dev run test cases fuzz money faults bench-journal bench-limits bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ reports-bench: install-dev ## Print how long reports take; EVENTS=10000000 by de
 
 bench-journal: install-dev ## Print what the journal costs a request, in CPU and in waiting
 	$(BIN)/python -m tests.bench.journal
+
+bench-prices: install-dev ## Print what rating an event costs, in CPU
+	$(BIN)/python -m tests.bench.prices
 
 bench-limits: install-dev ## Print what lists of models, concurrency and rates cost a request, in CPU
 	$(BIN)/python -m tests.bench.limits

@@ -125,17 +125,10 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     limiting = _limiting(settings, shared)
     key_budgets = KeyBudgets(partial(budget_store.standings, database), look_ups, budgets.clock)
     local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
+    steps = (allow_models, unpriced.step, limiting.concurrency.admit, limiting.count, budgets.step)
     relay = Relay(
         gate=gate,
-        admission=Admission(
-            steps=(
-                allow_models,
-                unpriced.step,
-                limiting.concurrency.admit,
-                limiting.count,
-                budgets.step,
-            )
-        ),
+        admission=Admission(steps),
         show_key=KeyViewer(limiting, key_budgets.find, clock).show,
         upstreams=upstreams,
         pumps=pumps,
