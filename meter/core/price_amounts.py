@@ -35,7 +35,7 @@ class AmountError(ValueError):
         self.reason = reason
 
 
-class Amounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Amounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """USD per million tokens by kind, as decimal strings; a kind that is not given has no price."""
 
     prompt_usd_per_mtok: str | None = None

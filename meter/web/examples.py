@@ -13,6 +13,8 @@ from meter.core.cursors import encode
 from meter.core.errors import NotFound
 from meter.core.events import Listed, Outcome, UsageEvent, UsageSource
 from meter.core.keys import Key
+from meter.core.price_amounts import LongContextAmounts, NewPrice, price_of
+from meter.core.price_amounts import shown as shown_price
 from meter.core.refusals import RefusalRow, refusals_json
 from meter.core.teams import Team
 from meter.core.tokens import Token
@@ -22,6 +24,7 @@ from meter.web.budgets import BudgetList, NewBudget, RemovedBudget
 from meter.web.events import EventPage, EventWithCorrections, shown
 from meter.web.keys import IssuedKey, KeyChange, KeyList, NewKey, Rotation
 from meter.web.limits import LimitsChange
+from meter.web.prices import AddedPrices, PriceList
 from meter.web.teams import NewTeam, TeamList
 from meter.web.tokens import IssuedToken, NewToken, TokenList
 
@@ -104,6 +107,22 @@ _DELIVERY = Delivery(
     next_at=None,
 )
 
+_NEW_PRICE = NewPrice(
+    model="acme/large",
+    prompt_usd_per_mtok="3",
+    cached_usd_per_mtok="0.3",
+    completion_usd_per_mtok="15",
+    long_context=(
+        LongContextAmounts(above_tokens=200_000, prompt_usd_per_mtok="6", completion_usd_per_mtok="22.5"),
+    ),
+    max_output_tokens=64_000,
+    effective_from=datetime(2026, 12, 1, tzinfo=UTC),
+    note="our contract",
+)
+_PRICE = shown_price(
+    price_of(_NEW_PRICE, effective_from=datetime(2026, 12, 1, tzinfo=UTC), source="set", created_at=_AT)
+)
+
 _EXAMPLES: tuple[msgspec.Struct, ...] = (
     _TEAM,
     _KEY,
@@ -124,6 +143,9 @@ _EXAMPLES: tuple[msgspec.Struct, ...] = (
     BudgetList([_BUDGET]),
     RemovedBudget(_BUDGET.id),
     AlertList([_DELIVERY]),
+    _NEW_PRICE,
+    PriceList([_PRICE], versions_to_come=0, models_listed=2147),
+    AddedPrices([_PRICE]),
     EventPage([_EVENT], encode([_AT, _EVENT.event_id])),
     EventWithCorrections(**msgspec.structs.asdict(_EVENT), corrections=[]),
     AuditPage([_CHANGE], encode(_CHANGE.id)),

@@ -3,14 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
 
 import msgspec
 from litestar import Controller, get, post
 from litestar.di import NamedDependency
-from litestar.enums import RequestEncodingType
-from litestar.openapi.spec import Example
-from litestar.params import Body, FromQuery
+from litestar.params import FromQuery, JSONBody
 
 from meter.core.access import Asker
 from meter.core.errors import InvalidRequest
@@ -18,23 +15,6 @@ from meter.core.price_amounts import AmountError, NewPrice, ShownPrice, shown
 from meter.core.price_listing import Listing
 from meter.core.prices import Price
 from meter.web.access import FOR_ADMINS, FOR_VIEWERS
-
-_EXAMPLE = {
-    "model": "acme/large",
-    "prompt_usd_per_mtok": "3",
-    "cached_usd_per_mtok": "0.3",
-    "completion_usd_per_mtok": "15",
-    "long_context": [{"above_tokens": 200000, "prompt_usd_per_mtok": "6", "completion_usd_per_mtok": "22.5"}],
-    "max_output_tokens": 64000,
-    "effective_from": "2026-12-01T00:00:00Z",
-    "note": "our contract",
-}
-_Asked = Annotated[
-    NewPrice,
-    Body(
-        media_type=RequestEncodingType.JSON, examples=[Example(summary="A price with a date", value=_EXAMPLE)]
-    ),
-]
 
 
 class PriceList(msgspec.Struct):
@@ -86,7 +66,7 @@ class PriceController(Controller):
 
     @post(sync_to_thread=True, opt=FOR_ADMINS, summary="Set a price")
     def create(
-        self, data: _Asked, prices: NamedDependency[Prices], asker: NamedDependency[Asker]
+        self, data: JSONBody[NewPrice], prices: NamedDependency[Prices], asker: NamedDependency[Asker]
     ) -> AddedPrices:
         """Add a version of your own, in USD per million tokens; nothing is overwritten.
 

@@ -155,7 +155,7 @@ def test_the_document_has_an_example(client: TestClient[Litestar]) -> None:
     document = client.get("/api/v1/openapi.json").json()
 
     body = document["paths"]["/api/v1/prices"]["post"]["requestBody"]
-    (example,) = body["content"]["application/json"]["schema"]["examples"]
+    example = body["content"]["application/json"]["examples"]["example"]["value"]
     assert client.post("/api/v1/prices", json=example).status_code == 201
 
 
