@@ -2,14 +2,17 @@
 
 import msgspec
 
+from meter.core.allowances import PLENTY, Share
 from meter.core.budgets import Budget, Span
 
 # Held and promised to nobody for this long, it goes back.
 IDLE_SECONDS = 2.0
 # An allowance is to last for about so long.
 AHEAD_SECONDS = 2.0
-# Near the limit there is nothing ahead, and asking at every request would not change that.
+# While a question is under way, or has just been answered, another one would not change much.
 ASK_AGAIN_SECONDS = 0.25
+# What a request needs is the most that one needed lately: the largest one is forgotten after a hundred or so.
+FADING = 0.95
 
 
 class Purse(msgspec.Struct):
@@ -25,8 +28,10 @@ class Purse(msgspec.Struct):
     returning: int = 0
     turn: int = 0
     """In which turn the database said what is held."""
+    room: int = 0
+    """What nobody held of the window then."""
     need: int = 0
-    """What the last request asked for."""
+    """What a request asks for, at most."""
     asked_at: float = float("-inf")
     """When the database was last asked for more."""
     used_at: float = float("-inf")
@@ -39,34 +44,49 @@ class Purse(msgspec.Struct):
         """What can be promised; below 0 where more is promised than held."""
         return self.held - self.promised - self.returning
 
+    @property
+    def scarce(self) -> bool:
+        """Say whether there is room for so few requests that what is held here may be lacking elsewhere."""
+        return self.room < PLENTY * self.need
+
     def promise(self, amount: int, at: float) -> None:
         """Set a part aside for a request."""
         self.promised += amount
-        self.need = amount
-        elapsed = min(at - self.used_at, 10.0)
-        # An average over about a second, which forgets a burst as soon as it is over.
-        weight = min(1.0, max(elapsed, 0.001))
-        self.pace += weight * (amount / max(elapsed, 0.001) - self.pace)
+        self.need = max(amount, int(self.need * FADING))
+        elapsed = at - self.used_at
+        if elapsed < 1.0:
+            # An average over about a second, which forgets a burst as soon as it is over.
+            self.pace += amount - elapsed * self.pace
+        else:
+            self.pace = amount / min(elapsed, 10.0)
         self.used_at = at
 
-    def learn(self, held: int, turn: int) -> None:
+    def learn(self, share: Share | None, turn: int) -> None:
         """Take in what the database holds for this process, unless that is older than what is known."""
         if turn > self.turn:
-            self.held, self.turn = held, turn
+            self.turn = turn
+            if share is None:
+                # Somebody has written it off, or its budget is gone.
+                self.held = self.room = 0
+            else:
+                self.allowance_id, self.held, self.room = share.allowance_id, share.amount, share.room
 
     def release(self, amount: int) -> None:
         """Take a promise back."""
         self.promised -= amount
 
-    @property
-    def wanted(self) -> int:
-        """What would serve the requests to come."""
+    def wanted(self, at: float) -> int:
+        """Return what would serve the requests to come: nothing where there are none, or room for few."""
+        if self.scarce or at - self.used_at >= IDLE_SECONDS:
+            return 0
         return int(self.pace * AHEAD_SECONDS)
 
     def low(self, at: float) -> bool:
         """Say whether it is time to ask for more before requests have to wait for it."""
-        return self.free < self.wanted // 2 and at - self.asked_at >= ASK_AGAIN_SECONDS
+        if at - self.asked_at < ASK_AGAIN_SECONDS:
+            return False
+        return self.free < self.wanted(at) // 2
 
     def idle(self, at: float) -> int:
-        """Return what should go back, because nobody has asked for a while."""
-        return max(0, self.free) if at - self.used_at >= IDLE_SECONDS else 0
+        """Return what should go back: what is more than requests to come will need soon."""
+        return max(0, self.free - 2 * self.wanted(at))

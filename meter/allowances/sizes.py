@@ -37,7 +37,7 @@ class Sizes:
 
     def likely(self, key_id: str, model: str) -> int:
         """Return how many tokens an answer will likely have."""
-        return round(self._tokens.get((key_id, model), COMPLETION_TOKENS_FIRST))
+        return max(1, round(self._tokens.get((key_id, model), COMPLETION_TOKENS_FIRST)))
 
     def _bound(self) -> None:
         while len(self._tokens) > PAIRS_REMEMBERED_MAX:

@@ -9,61 +9,44 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from meter.allowances.purse import Purse
-from meter.core.allowances import Answer, Ask, Beat, Wish
-from meter.core.budgets import Amounts, Budget, Enforcement, Measure, Standing, charged, format_amount
+from meter.allowances.reservations import Part, Reservation, moved, passes, refusal
+from meter.core.allowances import Answer, Ask, Beat, Share, Wish
+from meter.core.budgets import Budget, Enforcement, Standing, charged
 from meter.core.clock import Clock
-from meter.core.errors import InsufficientQuota, MeteringUnavailable, Quota
-from meter.core.events import Reserved, UsageEvent
+from meter.core.errors import MeteringUnavailable
+from meter.core.events import UsageEvent
+from meter.core.prices import OVERSHOOT
 
 # What a request waits for the database; then a strict budget refuses it, and another lets it pass.
 WAIT_SECONDS_MAX = 2.0
+# The same while the database gave no answer when it was last asked.
+WAIT_SECONDS_AWAY = 0.1
+# A request that began in a window may be admitted a moment after its end.
+ENDED_FOR = timedelta(minutes=1)
 # Whose budgets apply is remembered for so many pairs of a key and a model, most of them made up by clients.
 REQUESTERS_REMEMBERED_MAX = 10_000
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Bank(NamedTuple):
     """What the database does for allowances; each answer comes with the turn in which it was given."""
 
     reserve: Callable[[Sequence[Wish], Sequence[Ask]], Awaitable[tuple[Answer, int]]]
-    give_back: Callable[[Mapping[int, int]], Awaitable[tuple[dict[int, int], int]]]
+    give_back: Callable[[Mapping[int, int]], Awaitable[tuple[dict[int, Share], int]]]
     beat: Callable[[bool], Awaitable[tuple[Beat, int]]]
 
 
-class Part(msgspec.Struct):
-    """What a request has reserved of one window."""
-
-    purse: Purse
-    amount: int
-    growing: bool = False
-    """Whether more is being reserved."""
-
-
-class Reservation(msgspec.Struct):
-    """What a request has reserved, of all windows that it falls into."""
-
-    parts: tuple[Part, ...] = ()
-    settled: bool = False
-
-    @property
-    def reserved(self) -> tuple[Reserved, ...]:
-        """The same, for its event."""
-        return tuple(
-            Reserved(part.purse.allowance_id, part.amount)
-            for part in self.parts
-            if part.purse.allowance_id is not None
-        )
-
-
 class _Waiting(NamedTuple):
-    parts: tuple[Part, ...]
+    reservation: Reservation
     answer: asyncio.Future[Standing | None]
 
 
@@ -88,6 +71,9 @@ class Treasury:
         self._waiting: list[_Waiting] = []
         self._asking: asyncio.Task[None] | None = None
         self._unshipped: dict[str, Reservation] = {}
+        self._away = False
+        self.knows = False
+        """Whether it was ever told which budgets there are."""
 
     @property
     def budgets(self) -> list[Budget]:
@@ -101,6 +87,7 @@ class Treasury:
 
     def start_from(self, budgets: list[Budget]) -> None:
         """Take in the budgets of an earlier time."""
+        self.knows = True
         self._take_budgets(budgets)
 
     def purses(self, team_id: str, key_id: str, model: str, at: datetime) -> tuple[Purse, ...]:
@@ -120,17 +107,19 @@ class Treasury:
         budget cannot be asked.
         """
         at = self._clock.monotonic()
-        parts = tuple(Part(purse, amount) for purse, amount in needs)
-        enough = all(part.amount <= part.purse.free for part in parts)
-        for part in parts:
-            part.purse.promise(part.amount, at)
-        if enough:
-            if any(part.purse.low(at) for part in parts):
-                self._ask()
-            return Reservation(parts)
+        parts = tuple([Part(purse, amount) for purse, amount in needs])
         reservation = Reservation(parts)
+        enough, low = True, False
+        for part in parts:
+            enough = enough and part.amount <= part.purse.free
+            part.purse.promise(part.amount, at)
+            low = low or part.purse.low(at)
+        if enough:
+            if low:
+                self._ask()
+            return reservation
         try:
-            full = await self._wait(parts)
+            full = await self._wait(reservation)
         except MeteringUnavailable as fault:
             if any(part.purse.budget.enforcement is Enforcement.STRICT for part in parts):
                 self.cancel(reservation)
@@ -142,8 +131,7 @@ class Treasury:
             self.cancel(reservation)
             raise
         if full is not None:
-            self.cancel(reservation)
-            raise _refusal(full, parts)
+            raise refusal(full, parts)
         return reservation
 
     async def grow(self, reservation: Reservation, part: Part, amount: int) -> Standing | None:
@@ -151,50 +139,64 @@ class Treasury:
         part.growing = True
         enough = amount <= part.purse.free
         part.purse.promise(amount, self._clock.monotonic())
-        kept = False
+        more = Reservation((Part(part.purse, amount),))
         try:
-            full = None if enough else await self._wait((Part(part.purse, amount),))
-            kept = full is None and not reservation.settled
-        finally:
-            if kept:
-                part.amount += amount
-                part.growing = False
-            else:
-                part.purse.release(amount)
+            full = None if enough else await self._wait(more)
+        except BaseException:
+            # It may be asked again.
+            part.growing = False
+            self.cancel(more)
+            raise
+        if reservation.settled:
+            self.cancel(more)
+        elif full is None:
+            part.amount += amount
+            part.growing = False
         return full
 
     def cancel(self, reservation: Reservation) -> None:
-        """Take back what was reserved for a request that did not begin."""
+        """Take back what was reserved for a request that did not begin; doing it again does nothing."""
         for part in reservation.parts:
             part.purse.release(part.amount)
+        reservation.parts = ()
 
     def settle(self, event: UsageEvent, reservation: Reservation) -> UsageEvent:
         """Keep what an event has used of its reservation, until the ledger has it; put that on it."""
         reservation.settled = True
         amounts = charged(event)
-        kept = tuple(Part(part.purse, _moved(part, amounts)) for part in reservation.parts)
+        anomalies = event.anomalies
+        if OVERSHOOT not in anomalies and any(passes(part, amounts) for part in reservation.parts):
+            anomalies = (*anomalies, OVERSHOOT)
+        kept = tuple(Part(part.purse, moved(part, amounts)) for part in reservation.parts)
         for part, keeping in zip(reservation.parts, kept, strict=True):
             part.purse.release(part.amount - keeping.amount)
         self._unshipped[event.event_id] = Reservation(kept)
-        return msgspec.structs.replace(event, reserved=reservation.reserved)
+        return msgspec.structs.replace(event, reserved=reservation.reserved, anomalies=anomalies)
 
-    def shipped(self, event_ids: Iterable[str], shares: Mapping[int, int], turn: int) -> None:
+    def shipped(self, event_ids: Iterable[str], shares: Mapping[int, Share], turn: int) -> None:
         """Take note that events are in the ledger, which has taken them out of what is held."""
+        self.forget(event_ids)
+        self._away = False
+        self._learn(shares, turn)
+
+    def forget(self, event_ids: Iterable[str]) -> None:
+        """Keep nothing any more for events that are in the ledger, or never will be."""
         for event_id in event_ids:
             self.cancel(self._unshipped.pop(event_id, Reservation()))
-        self._learn(shares, turn)
 
     async def beat(self) -> datetime:
         """Say that this process lives, and take in what has changed; returns the time that counts."""
-        beat, turn = await self._bank.beat(any(purse.allowance_id for purse in self._purses.values()))
-        self._learn(beat.shares, turn, complete=True)
+        holds = any(purse.allowance_id for purse in self._purses.values())
+        beat, turn = await self._answer(self._bank.beat(holds))
+        self._learn(beat.shares, turn)
+        self.knows = True
         if beat.budgets != self._budgets:
             self._take_budgets(beat.budgets)
         self._forget_old(beat.now)
         return beat.now
 
     async def return_idle(self, *, everything: bool = False) -> None:
-        """Give back what nobody has asked for lately."""
+        """Give back what requests to come will not need soon; nothing while the database is away."""
         at = self._clock.monotonic()
         going: dict[int, tuple[Purse, int]] = {}
         for purse in self._purses.values():
@@ -202,15 +204,24 @@ class Treasury:
             if amount and purse.allowance_id is not None:
                 purse.returning += amount
                 going[purse.allowance_id] = (purse, amount)
-        if not going:
+        if not going or self._away:
+            self._gone(going, lost=False)
             return
+        lost = True
         try:
             amounts = {number: amount for number, (_, amount) in going.items()}
-            shares, turn = await self._bank.give_back(amounts)
+            shares, turn = await self._answer(self._bank.give_back(amounts))
             self._learn(shares, turn)
+            lost = False
         finally:
-            for purse, amount in going.values():
-                purse.returning -= amount
+            self._gone(going, lost=lost)
+
+    def _gone(self, going: Mapping[int, tuple[Purse, int]], *, lost: bool) -> None:
+        for purse, amount in going.values():
+            purse.returning -= amount
+            if lost:
+                # It may have been given back, and somebody else may have it; the next answer tells.
+                purse.held -= amount
 
     async def aclose(self) -> None:
         """Wait for the question under way."""
@@ -231,13 +242,27 @@ class Treasury:
         span = budget.span(at)
         return self._purses.setdefault((budget.id, span.start), Purse(budget, span))
 
-    async def _wait(self, parts: tuple[Part, ...]) -> Standing | None:
-        waiting = _Waiting(parts, asyncio.get_running_loop().create_future())
+    async def _answer(self, answer: Awaitable[T]) -> T:
+        """Wait for an answer of the bank, and remember whether there was one."""
+        try:
+            found = await answer
+        except MeteringUnavailable:
+            self._away = True
+            raise
+        self._away = False
+        return found
+
+    async def _wait(self, reservation: Reservation) -> Standing | None:
+        """Wait for what the bank says; where it is full, the reservation has been taken back."""
+        waiting = _Waiting(reservation, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._ask()
         try:
-            return await asyncio.wait_for(waiting.answer, WAIT_SECONDS_MAX)
+            return await asyncio.wait_for(
+                waiting.answer, WAIT_SECONDS_AWAY if self._away else WAIT_SECONDS_MAX
+            )
         except TimeoutError:
+            self._away = True
             raise MeteringUnavailable("The budgets cannot be checked now; try again soon.") from None
 
     def _ask(self) -> None:
@@ -248,43 +273,56 @@ class Treasury:
         """Ask for everybody who waits, until nobody does: there is one question at a time."""
         again = True
         while again:
-            waiting, self._waiting = self._waiting, []
+            for each in self._waiting:
+                if each.answer.done():
+                    # Who has given up needs nothing any more, and may not have come to say so.
+                    self.cancel(each.reservation)
+            waiting = [each for each in self._waiting if not each.answer.done()]
+            self._waiting = []
             with _told(waiting):
                 await self._ask_for(waiting)
             again = bool(self._waiting)
 
     async def _ask_for(self, waiting: Sequence[_Waiting]) -> None:
-        involved = {id(part.purse): part.purse for each in waiting for part in each.parts}
+        parts = [each.reservation.parts for each in waiting]
+        involved = {id(part.purse): part.purse for each in parts for part in each}
         at = self._clock.monotonic()
         involved |= {id(purse): purse for purse in self._purses.values() if purse.low(at)}
         purses = list(involved.values())
         place = {id(purse): number for number, purse in enumerate(purses)}
-        asks = [Ask(_needs(each.parts, place)) for each in waiting]
+        asks = [Ask(_needs(each, place)) for each in parts]
         wishes = [
-            _wish(purse, [ask.needs[number] for ask in asks if number in ask.needs])
+            _wish(purse, [ask.needs[number] for ask in asks if number in ask.needs], at)
             for number, purse in enumerate(purses)
         ]
+        if not purses:
+            return
         for purse in purses:
             purse.asked_at = at
-        answer, turn = await self._bank.reserve(wishes, asks)
+        answer, turn = await self._answer(self._bank.reserve(wishes, asks))
         for purse, share in zip(purses, answer.shares, strict=True):
             if share is not None:
-                purse.allowance_id = share.allowance_id
-                purse.learn(share.amount, turn)
+                purse.learn(share, turn)
         for each, full in zip(waiting, answer.full, strict=True):
-            if not each.answer.done():
-                each.answer.set_result(full)
-
-    def _learn(self, shares: Mapping[int, int], turn: int, *, complete: bool = False) -> None:
-        for purse in self._purses.values():
-            number = purse.allowance_id
-            if number is None:
+            if each.answer.done():
                 continue
-            if number in shares:
-                purse.learn(shares[number], turn)
-            elif complete:
-                # Somebody has written it off, or its budget is gone.
-                purse.learn(0, turn)
+            if full is not None:
+                # Now, because the next question may come before whoever waits for this answer.
+                self.cancel(each.reservation)
+            each.answer.set_result(full)
+
+    def _learn(self, shares: Mapping[int, Share], turn: int) -> None:
+        """Take in everything that this process holds, also what it has asked for without hearing of it."""
+        by_window = {(share.budget_id, share.start): share for share in shares.values()}
+        for key, share in by_window.items():
+            if share.amount and key not in self._purses and (budget := self._find(share.budget_id)):
+                self._purse(budget, share.start)
+        for key, purse in self._purses.items():
+            if purse.allowance_id is not None or key in by_window:
+                purse.learn(by_window.get(key), turn)
+
+    def _find(self, budget_id: str) -> Budget | None:
+        return next((budget for budget in self._budgets if budget.id == budget_id), None)
 
     def _take_budgets(self, budgets: list[Budget]) -> None:
         before = {budget.id: budget for budget in self._budgets}
@@ -302,37 +340,20 @@ class Treasury:
 
     def _forget_old(self, now: datetime) -> None:
         for key, purse in list(self._purses.items()):
-            ended = purse.span.end is not None and purse.span.end <= now
+            ended = purse.span.end is not None and purse.span.end + ENDED_FOR <= now
             if ended and not purse.held and not purse.promised:
                 del self._purses[key]
-
-
-def _refusal(full: Standing, parts: Iterable[Part]) -> InsufficientQuota:
-    budget = full.budget
-    needed = next(part.amount for part in parts if part.purse.budget.id == budget.id)
-    unit = "USD" if budget.measure is Measure.COST else budget.measure
-    limit, spent, reserved, need = (
-        f"{format_amount(amount, budget.measure)} {unit}"
-        for amount in (budget.limit, full.spent, full.reserved, needed)
-    )
-    quota = Quota(limit=limit, spent=spent, reserved=reserved, needed=need, ends_at=full.end)
-    return InsufficientQuota(budget.whose, quota)
-
-
-def _moved(part: Part, amounts: Amounts) -> int:
-    """Return what the ledger will take out of the allowance for this."""
-    return max(0, min(amounts.of(part.purse.budget.measure), part.amount))
 
 
 def _needs(parts: Sequence[Part], place: Mapping[int, int]) -> dict[int, int]:
     return {place[id(part.purse)]: part.amount for part in parts}
 
 
-def _wish(purse: Purse, needs: Sequence[int]) -> Wish:
+def _wish(purse: Purse, needs: Sequence[int], at: float) -> Wish:
     # Those who wait have been promised their part already.
     held = purse.free + sum(needs)
-    need = max(needs, default=purse.need)
-    return Wish(purse.budget.id, purse.span, held, need, max(0, purse.wanted - max(0, purse.free)))
+    wanted = max(0, purse.wanted(at) - max(0, purse.free))
+    return Wish(purse.budget.id, purse.span, held, max(purse.need, *needs, 0), wanted)
 
 
 @contextlib.contextmanager

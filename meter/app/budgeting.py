@@ -2,19 +2,21 @@
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from meter.allowances.reservations import Part, Reservation
 from meter.allowances.sizes import Sizes
-from meter.allowances.treasury import Bank, Part, Reservation, Treasury
+from meter.allowances.treasury import Bank, Treasury
 from meter.app import actions
 from meter.app.clocks import ServerClock
-from meter.core.allowances import Answer, Ask, Beat, Wish
+from meter.core.allowances import Answer, Ask, Beat, Share, Wish
 from meter.core.attempts import Attempt
 from meter.core.bounds import Bound, bound, likely
 from meter.core.budgets import Amounts, Budget, Enforcement, Measure
@@ -28,7 +30,7 @@ from meter.proxy.admission import Candidate, Hold
 from meter.settings import Settings
 from meter.store import allowances, ledger
 from meter.store.database import Database
-from meter.store.failures import DatabaseUnavailable
+from meter.store.failures import DatabaseUnavailable, RowRefused
 
 BEAT_SECONDS = 2.0
 RETURN_SECONDS = 0.5
@@ -54,9 +56,15 @@ class Teller:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="budgets")
         self.bank = Bank(self._reserve, self._give_back, self._beat)
 
-    def append(self, events: Sequence[UsageEvent], posted_at: datetime) -> tuple[dict[int, int], int]:
-        """Append events to the ledger; returns what is held afterwards, and the turn."""
-        return self._in_turn(lambda: self._append(events, posted_at))
+    def append(
+        self, events: Sequence[UsageEvent], posted_at: datetime, tell: Callable[[dict[int, Share], int], None]
+    ) -> None:
+        """Append events to the ledger, and tell what is held afterwards, and the turn."""
+        with self._lock:
+            ledger.append(self._database, events, posted_at)
+            self._turn += 1
+            # Within the turn, so that nobody learns of a later one before.
+            tell(allowances.held(self._database, self._holder), self._turn)
 
     def release(self, holder: str) -> None:
         """Free what a holder held whose journal has been shipped."""
@@ -66,17 +74,15 @@ class Teller:
         """End the thread."""
         self._thread.shutdown()
 
-    def _append(self, events: Sequence[UsageEvent], posted_at: datetime) -> dict[int, int]:
-        ledger.append(self._database, events, posted_at)
-        return allowances.held(self._database, self._holder)
-
     async def _reserve(self, wishes: Sequence[Wish], asks: Sequence[Ask]) -> tuple[Answer, int]:
         return await self._ask(
             lambda: allowances.reserve(self._database, self._holder, wishes, asks, self._now())
         )
 
-    async def _give_back(self, amounts: Mapping[int, int]) -> tuple[dict[int, int], int]:
-        return await self._ask(lambda: allowances.give_back(self._database, amounts))
+    async def _give_back(self, amounts: Mapping[int, int]) -> tuple[dict[int, Share], int]:
+        return await self._ask(
+            lambda: allowances.give_back(self._database, self._holder, amounts, self._now())
+        )
 
     async def _beat(self, holds: bool) -> tuple[Beat, int]:  # noqa: FBT001 (a bank's signature)
         return await self._ask(
@@ -112,6 +118,8 @@ class Budgeting:
     async def __call__(self, candidate: Candidate) -> Hold | None:
         """Reserve what the request may use of all budgets that it falls under."""
         attempt, facts = candidate.attempt, candidate.facts
+        if not self.treasury.knows:
+            raise MeteringUnavailable("Which budgets there are is not known yet; try again soon.")
         purses = self.treasury.purses(attempt.team_id, attempt.key_id, attempt.model, attempt.started_at)
         if not purses:
             return None
@@ -121,7 +129,11 @@ class Budgeting:
         some = self.likely(attempt, facts, prices)
         amounts = [_needed(budget, most, some) for budget in found]
         reservation = await self.treasury.admit(zip(purses, amounts, strict=True))
-        return _Budgeted(self, reservation, most, some)
+        return _Budgeted(self, reservation, most, Expected(some, self._prompt(attempt, prices, facts)))
+
+    def _prompt(self, attempt: Attempt, prices: Sequence[Price], facts: RequestFacts) -> Amounts:
+        price = _in_tier(prices, facts.service_tier)
+        return likely({}, prompt_tokens=attempt.prompt_estimate, completion_tokens=0, price=price)
 
     def likely(self, attempt: Attempt, facts: RequestFacts, prices: Sequence[Price]) -> Amounts:
         """Return what a request will likely use."""
@@ -151,15 +163,23 @@ class Budgeting:
             cut()
 
 
+class Expected(NamedTuple):
+    """What a request will likely use, and its prompt's part of that."""
+
+    all: Amounts
+    prompt: Amounts
+
+
 class _Budgeted(Hold):
     """What a request has reserved."""
 
-    def __init__(self, owner: Budgeting, reservation: Reservation, most: Bound | None, some: Amounts) -> None:
+    def __init__(
+        self, owner: Budgeting, reservation: Reservation, most: Bound | None, expected: Expected
+    ) -> None:
         self._owner = owner
         self._reservation = reservation
         self._bound = most
-        self._likely = some
-        self._prompt: Amounts | None = None
+        self._expected = expected
         self._booked = False
 
     def noted(self, attempt: Attempt) -> Attempt:
@@ -171,8 +191,9 @@ class _Budgeted(Hold):
             budget = part.purse.budget
             if budget.enforcement is not Enforcement.STANDARD or budget.measure is Measure.REQUESTS:
                 continue
-            if not part.growing and self._passes(part, emitted_tokens):
-                self._owner.grow(self._reservation, part, max(1, part.amount), cut)
+            if not part.growing and emitted_tokens > GROW_FROM * self._covers(part):
+                more = part.amount - self._expected.prompt.of(budget.measure)
+                self._owner.grow(self._reservation, part, max(1, more), cut)
 
     def booked(self, event: UsageEvent) -> UsageEvent:
         self._booked = True
@@ -183,12 +204,14 @@ class _Budgeted(Hold):
         if not self._booked:
             self._owner.treasury.cancel(self._reservation)
 
-    def _passes(self, part: Part, emitted_tokens: int) -> bool:
-        """Say whether a stream that has come so far will need more than was reserved for it."""
-        # In tokens, because what was reserved is for so many of them, whatever it is measured in.
-        expected = self._likely.tokens
-        ratio = part.amount / max(1, self._likely.of(part.purse.budget.measure))
-        return emitted_tokens > GROW_FROM * ratio * expected
+    def _covers(self, part: Part) -> float:
+        """Return for how many tokens of an answer the reservation is enough, beside the prompt."""
+        measure = part.purse.budget.measure
+        prompt = self._expected.prompt.of(measure)
+        usual = self._expected.all.of(measure) - prompt
+        tokens = self._expected.all.tokens - self._expected.prompt.tokens
+        # What costs nothing is enough for any number.
+        return tokens * (part.amount - prompt) / usual if usual else math.inf
 
 
 def _bound(
@@ -198,12 +221,14 @@ def _bound(
     costs = [budget for budget in found if budget.measure is Measure.COST]
     if costs and not prices:
         raise ModelNotPriced(attempt.model)
-    strict = [budget for budget in found if budget.enforcement is Enforcement.STRICT]
-    if not strict:
+    strict = {budget.measure for budget in found if budget.enforcement is Enforcement.STRICT}
+    if strict <= {Measure.REQUESTS}:
         return None
     embeds = attempt.route == EMBEDDINGS
     most = bound(facts.document, body_bytes=facts.body_bytes, embeds=embeds, prices=prices)
-    if most.cost is None and any(budget.measure is Measure.COST for budget in strict):
+    if Measure.COST not in strict:
+        return msgspec.structs.replace(most, cost=None)
+    if most.cost is None:
         raise ModelNotPriced(attempt.model)
     return most
 
@@ -236,7 +261,9 @@ class Office:
 
     async def open(self) -> None:
         """Learn what budgets there are: from the database, or from what was last seen."""
-        self.treasury.start_from(self._last_seen())
+        budgets = self._last_seen()
+        if budgets is not None:
+            self.treasury.start_from(budgets)
         await self._beat()
 
     async def keep(self) -> None:
@@ -244,18 +271,32 @@ class Office:
         while True:
             for _ in range(round(BEAT_SECONDS / RETURN_SECONDS)):
                 await asyncio.sleep(RETURN_SECONDS)
-                try:
-                    await self.treasury.return_idle()
-                except MeteringUnavailable as fault:
-                    log.info("what is idle of the budgets cannot be given back now: %s", fault)
+                await self._return_idle()
             await self._beat()
 
     def append(self, events: Sequence[UsageEvent]) -> int:
         """Append events to the ledger, from any thread, and tell the treasury what it holds then."""
-        shares, turn = self.teller.append(events, self.clock.now())
-        shipped = [event.event_id for event in events]
-        self._loop.call_soon_threadsafe(self.treasury.shipped, shipped, shares, turn)
+        event_ids = [event.event_id for event in events]
+
+        def tell(shares: dict[int, Share], turn: int) -> None:
+            self._loop.call_soon_threadsafe(self.treasury.shipped, event_ids, shares, turn)
+
+        try:
+            self.teller.append(events, self.clock.now(), tell)
+        except RowRefused:
+            if len(events) == 1:
+                # It goes to quarantine, so that the ledger will never take it out of what is held.
+                self._loop.call_soon_threadsafe(self.treasury.forget, event_ids)
+            raise
         return len(events)
+
+    async def _return_idle(self) -> None:
+        try:
+            await self.treasury.return_idle()
+        except MeteringUnavailable as fault:
+            log.info("what is idle of the budgets cannot be given back now: %s", fault)
+        except Exception:
+            log.exception("what is idle of the budgets could not be given back")
 
     async def _beat(self) -> None:
         try:
@@ -266,14 +307,14 @@ class Office:
         except Exception:
             log.exception("budgets could not be looked up")
 
-    def _last_seen(self) -> list[Budget]:
+    def _last_seen(self) -> list[Budget] | None:
         try:
             return msgspec.msgpack.decode(self._path.read_bytes(), type=list[Budget])
         except FileNotFoundError:
-            return []
+            return None
         except ValueError as fault:
             log.warning("the budgets in %s cannot be read: %s", self._path, fault)
-            return []
+            return None
 
     def _save(self) -> None:
         if self.treasury.budgets != self._saved:

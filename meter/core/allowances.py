@@ -80,8 +80,13 @@ class Wish(NamedTuple):
 class Share(NamedTuple):
     """What a holder has of a window."""
 
+    budget_id: str
+    start: datetime
+    """Which window."""
     allowance_id: int
     amount: int
+    room: int
+    """What nobody holds of the window; below 0 where more is spent than the limit."""
 
 
 class Answer(NamedTuple):
@@ -99,5 +104,5 @@ class Beat(NamedTuple):
     now: datetime
     """By the clock that all servers go by."""
     budgets: list[Budget]
-    shares: dict[int, int]
-    """Everything that the holder holds: amounts by the ids of allowances."""
+    shares: dict[int, Share]
+    """Everything that the holder holds, by the ids of allowances."""

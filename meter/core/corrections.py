@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 from meter.core.access import ACTOR_LENGTH_MAX
 from meter.core.events import UsageEvent, UsageSource
-from meter.core.prices import TIER_ASSUMED, Found, PriceBook, quote
+from meter.core.prices import RESERVATION_CHARGED, TIER_ASSUMED, Found, PriceBook, quote
 
 REASON_LENGTH_MAX = 256
 
@@ -84,10 +84,11 @@ def given_cause(actor: str, reason: str) -> Cause:
 def judge(account: Account, book: PriceBook, cause: Cause) -> Verdict:
     """Find the correction that an account needs to cost what the book says.
 
-    What has a cost never loses it: where the book knows no price any more, the cost stays.
+    What has a cost never loses it: where the book knows no price any more, the cost stays. A strict budget's
+    reservation that was charged, because nobody knows what was used, stays as well.
     """
     event = account.event
-    if event.usage_source is UsageSource.NONE:
+    if event.usage_source is UsageSource.NONE or RESERVATION_CHARGED in event.anomalies:
         return Verdict()
     found = book.find(
         event.upstream, event.model_requested, event.model_served, event.service_tier, event.started_at

@@ -6,7 +6,7 @@ else gets it, however long its holder has been silent.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -17,10 +17,13 @@ from meter.core.budgets import Budget, Standing
 from meter.core.errors import Conflict, NotFound
 from meter.store import audit, budgets, windows
 from meter.store.database import Database
-from meter.store.tables import allowances, holders
+from meter.store.tables import allowances, budget_windows, holders
+from meter.store.tables import budgets as budgets_table
 
 # A holder that was heard of this recently is at work, and what it holds is no one's to take away.
 ALIVE_SECONDS = 30.0
+# Until then a request that began in a window may still need its allowance there.
+ENDED_FOR = timedelta(hours=1)
 
 
 def reserve(
@@ -72,7 +75,8 @@ def _grant(
     share = connection.execute(statement.returning(allowances.c.id, allowances.c.amount)).one()
     if amount:
         windows.reserve(connection, row.id, amount)
-    return Share(share.id, share.amount)
+    left = row.limit - row.spent - row.reserved - amount
+    return Share(wish.budget_id, wish.span.start, share.id, share.amount, left)
 
 
 def _standing(budget: Budget, row: sa.Row[Any], room: Room) -> Standing:
@@ -80,20 +84,21 @@ def _standing(budget: Budget, row: sa.Row[Any], room: Room) -> Standing:
     return Standing(budget=budget, start=row.start, end=row.end, spent=row.spent, reserved=reserved)
 
 
-def give_back(database: Database, amounts: Mapping[int, int]) -> dict[int, int]:
-    """Free parts of allowances; returns what is left of each that is still there."""
+def give_back(database: Database, holder: str, amounts: Mapping[int, int], now: datetime) -> dict[int, Share]:
+    """Free parts of a holder's allowances; returns everything that it holds then."""
     with database.write() as connection:
-        query = sa.select(allowances).where(allowances.c.id.in_(amounts))
-        window_of = {row.id: row.window_id for row in connection.execute(query)}
-        windows.lock(connection, window_of.values())
-        rows = connection.execute(query.order_by(allowances.c.id).with_for_update()).all()
-        for row in rows:
+        windows.share_appends(connection)
+        # Whoever asks next for this holder waits for this transaction, also where nobody hears how it ends.
+        _know(database, connection, holder, now)
+        mine = sa.select(allowances).where(allowances.c.id.in_(amounts), allowances.c.holder == holder)
+        windows.lock(connection, [row.window_id for row in connection.execute(mine)])
+        for row in connection.execute(mine.order_by(allowances.c.id).with_for_update()).all():
             _free(connection, row, min(amounts[row.id], row.amount))
-        return {row.id: row.amount - min(amounts[row.id], row.amount) for row in rows}
+        return _held(connection, holder)
 
 
-def held(database: Database, holder: str) -> dict[int, int]:
-    """Return everything that a holder holds: amounts by the ids of allowances."""
+def held(database: Database, holder: str) -> dict[int, Share]:
+    """Return everything that a holder holds, by the ids of allowances."""
     with database.read() as connection:
         return _held(connection, holder)
 
@@ -106,6 +111,7 @@ def beat(database: Database, holder: str, now: datetime, *, holds: bool) -> Beat
     if holds:
         with database.write() as connection:
             _know(database, connection, holder, now)
+            _forget_ended(connection, holder, now)
     with database.read() as connection:
         return Beat(_now(connection, now), budgets.read(connection), _held(connection, holder))
 
@@ -117,9 +123,19 @@ def _know(database: Database, connection: sa.Connection, holder: str, now: datet
     connection.execute(statement.on_conflict_do_update(index_elements=["holder"], set_={"heartbeat_at": at}))
 
 
+def _forget_ended(connection: sa.Connection, holder: str, now: datetime) -> None:
+    """Take away the empty allowances of windows that have ended, of which there are more every hour."""
+    ended = sa.select(budget_windows.c.id).where(budget_windows.c.end < _now(connection, now) - ENDED_FOR)
+    empty = (allowances.c.holder == holder) & (allowances.c.amount == 0) & allowances.c.window_id.in_(ended)
+    connection.execute(sa.delete(allowances).where(empty))
+
+
 def release(database: Database, holder: str) -> None:
     """Free everything that a holder holds: its journal has been shipped to the end."""
     with database.write() as connection:
+        windows.share_appends(connection)
+        # As whoever reserves: the holder first, then windows, then allowances.
+        connection.execute(_locked(holder))
         _release(connection, holder)
 
 
@@ -129,7 +145,10 @@ def write_off(database: Database, holder: str, by: Signature) -> int:
     Raises `Conflict` where it is at work, and `NotFound` where nobody has heard of it.
     """
     with database.write() as connection:
-        row = connection.execute(sa.select(holders).where(holders.c.holder == holder)).first()
+        windows.share_appends(connection)
+        row = connection.execute(
+            sa.select(holders).where(holders.c.holder == holder).with_for_update()
+        ).first()
         if row is None:
             raise NotFound(
                 f"There is no holder {holder!r}; see: meter budgets list --holders", param="holder"
@@ -140,6 +159,10 @@ def write_off(database: Database, holder: str, by: Signature) -> int:
         count = _release(connection, holder)
         audit.note(connection, by, "budget.release", holder, allowances=count)
         return count
+
+
+def _locked(holder: str) -> sa.Select[Any]:
+    return sa.select(holders).where(holders.c.holder == holder).with_for_update()
 
 
 def _release(connection: sa.Connection, holder: str) -> int:
@@ -160,9 +183,21 @@ def _free(connection: sa.Connection, row: sa.Row[Any], amount: int) -> None:
         connection.execute(sa.update(allowances).where(allowances.c.id == row.id).values(change))
 
 
-def _held(connection: sa.Connection, holder: str) -> dict[int, int]:
-    query = sa.select(allowances.c.id, allowances.c.amount).where(allowances.c.holder == holder)
-    return {row.id: row.amount for row in connection.execute(query)}
+def _held(connection: sa.Connection, holder: str) -> dict[int, Share]:
+    window = budget_windows.c
+    query = (
+        sa.select(
+            window.budget_id,
+            window.start,
+            allowances.c.id,
+            allowances.c.amount,
+            (budgets_table.c.limit - window.spent - window.reserved).label("room"),
+        )
+        .select_from(allowances.join(budget_windows).join(budgets_table))
+        .where(allowances.c.holder == holder)
+    )
+    rows = connection.execute(query)
+    return {row.id: Share(row.budget_id, row.start, row.id, row.amount, row.room) for row in rows}
 
 
 def _now(connection: sa.Connection, now: datetime) -> datetime:

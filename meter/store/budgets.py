@@ -71,7 +71,7 @@ def standings(database: Database, now: datetime, scope: Scope = EVERYTHING) -> l
     with database.write() as connection:
         windows.share_appends(connection)
         seen = [_budget(row) for row in connection.execute(_NAMED.where(within(scope, _TEAM))).mappings()]
-        return [windows.standing(database, connection, budget, now) for budget in seen]
+        return windows.standings(database, connection, seen, now)
 
 
 def remove(database: Database, budget_id: str, by: Signature) -> Budget:

@@ -21,9 +21,14 @@ def spent_in(connection: sa.Connection, budget: Budget, span: Span) -> int:
     # What came of closed months is in the rollup where it counts, which is not when it started.
     strangers = _within(events.counted_at, span)
     absent = events.counted_at.is_not(None) & _within(events.started_at, span)
-    found = _sum(connection, _of_line(budget.measure), in_rollup & _owned(usage_15m, budget))
-    found -= _sum(connection, _of_entry(budget.measure), strangers & _owned(usage_events, budget))
-    return found + _sum(connection, _of_entry(budget.measure), absent & _owned(usage_events, budget))
+    parts = (
+        _signed(1, _of_line(budget.measure), in_rollup & _owned(usage_15m, budget)),
+        _signed(-1, _of_entry(budget.measure), strangers & _owned(usage_events, budget)),
+        _signed(1, _of_entry(budget.measure), absent & _owned(usage_events, budget)),
+    )
+    # One statement sees one state of the ledger; between two of them, somebody may commit.
+    rows = connection.execute(sa.union_all(*parts)).all()
+    return sum(row.sign * _whole(row) for row in rows)
 
 
 def _of_models(connection: sa.Connection, budget: Budget, span: Span) -> int:
@@ -61,8 +66,8 @@ def _of_entry(measure: Measure) -> sa.ColumnElement[int]:
     return {Measure.COST: cost, Measure.TOKENS: tokens, Measure.REQUESTS: requests}[measure]
 
 
-def _sum(connection: sa.Connection, value: sa.ColumnElement[int], where: sa.ColumnElement[bool]) -> int:
-    return _whole(connection.execute(sa.select(*_parts(value)).where(where)).one())
+def _signed(sign: int, value: sa.ColumnElement[int], where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(sa.literal(sign).label("sign"), *_parts(value)).where(where)
 
 
 def _parts(value: sa.ColumnElement[int]) -> tuple[sa.ColumnElement[Any], ...]:

@@ -322,6 +322,8 @@ allowances = sa.Table(
     ),
     _count("amount"),
     sa.UniqueConstraint("holder", "window_id"),
+    # An id is never used again: events that come late name the allowance that they were reserved in.
+    sqlite_autoincrement=True,
 )
 
 # Processes that may hold allowances, and when each was last heard of, by the database's clock.

@@ -39,11 +39,6 @@ def exclude_appends(connection: sa.Connection) -> None:
     hold(connection, Lock.APPENDS)
 
 
-def standing(database: Database, connection: sa.Connection, budget: Budget, at: datetime) -> Standing:
-    """Return how a budget stands in the window that holds an instant; the window is made if need be."""
-    return standing_of(budget, row_of(database, connection, budget, at))
-
-
 def row_of(database: Database, connection: sa.Connection, budget: Budget, at: datetime) -> sa.Row[Any]:
     """Return the window that holds an instant, locked; it is made if need be."""
     span = budget.span(at)
@@ -54,6 +49,19 @@ def row_of(database: Database, connection: sa.Connection, budget: Budget, at: da
 def standing_of(budget: Budget, row: sa.Row[Any]) -> Standing:
     """Read how a budget stands from a window's row."""
     return Standing(budget=budget, start=row.start, end=row.end, spent=row.spent, reserved=row.reserved)
+
+
+def standings(
+    database: Database, connection: sa.Connection, seen: Sequence[Budget], at: datetime
+) -> list[Standing]:
+    """Return how budgets stand in their windows of an instant; locks none, so that nobody waits for it."""
+    spans = [budget.span(at) for budget in seen]
+    keys = [(budget.id, span) for budget, span in zip(seen, spans, strict=True)]
+    made = make(database, connection, dict(zip(keys, seen, strict=True)))
+    ids = [each.id for each in made.values()]
+    query = sa.select(budget_windows).where(budget_windows.c.id.in_(ids))
+    rows = {row.id: row for row in connection.execute(query)}
+    return [standing_of(budget, rows[made[key].id]) for budget, key in zip(seen, keys, strict=True)]
 
 
 def make(database: Database, connection: sa.Connection, wanted: Mapping[Key, Budget]) -> dict[Key, Made]:

@@ -63,6 +63,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name="pk_allowances"),
         sa.UniqueConstraint("holder", "window_id", name="uq_allowances_holder_window_id"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_allowances_window_id", "allowances", ["window_id"])
     op.create_table(

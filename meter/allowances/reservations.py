@@ -1,0 +1,59 @@
+"""What requests have reserved: a part of each window that they fall into."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from meter.allowances.purse import Purse
+from meter.core.budgets import Amounts, Enforcement, Measure, Standing, format_amount
+from meter.core.errors import InsufficientQuota, Quota
+from meter.core.events import Reserved
+
+
+class Part(msgspec.Struct):
+    """What a request has reserved of one window."""
+
+    purse: Purse
+    amount: int
+    growing: bool = False
+    """Whether more is being reserved."""
+
+
+class Reservation(msgspec.Struct):
+    """What a request has reserved, of all windows that it falls into."""
+
+    parts: tuple[Part, ...] = ()
+    settled: bool = False
+
+    @property
+    def reserved(self) -> tuple[Reserved, ...]:
+        """The same, for its event."""
+        return tuple(
+            Reserved(part.purse.allowance_id, part.amount)
+            for part in self.parts
+            if part.purse.allowance_id is not None
+        )
+
+
+def refusal(full: Standing, parts: Iterable[Part]) -> InsufficientQuota:
+    """Say why a request does not fit, with the numbers."""
+    budget = full.budget
+    needed = next(part.amount for part in parts if part.purse.budget.id == budget.id)
+    unit = "USD" if budget.measure is Measure.COST else budget.measure
+    limit, spent, reserved, need = (
+        f"{format_amount(amount, budget.measure)} {unit}"
+        for amount in (budget.limit, full.spent, full.reserved, needed)
+    )
+    quota = Quota(limit=limit, spent=spent, reserved=reserved, needed=need, ends_at=full.end)
+    return InsufficientQuota(budget.whose, quota)
+
+
+def passes(part: Part, amounts: Amounts) -> bool:
+    """Say whether more was used than a strict budget could expect."""
+    budget = part.purse.budget
+    return budget.enforcement is Enforcement.STRICT and amounts.of(budget.measure) > part.amount
+
+
+def moved(part: Part, amounts: Amounts) -> int:
+    """Return what the ledger will take out of the allowance for this."""
+    return max(0, min(amounts.of(part.purse.budget.measure), part.amount))
