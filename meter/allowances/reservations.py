@@ -48,6 +48,11 @@ def refusal(full: Standing, parts: Iterable[Part]) -> InsufficientQuota:
     return InsufficientQuota(budget.whose, quota)
 
 
+def is_strict(parts: Iterable[Part]) -> bool:
+    """Say whether a strict budget is among those that a request falls under."""
+    return any(part.purse.budget.enforcement is Enforcement.STRICT for part in parts)
+
+
 def passes(part: Part, amounts: Amounts) -> bool:
     """Say whether more was used than a strict budget could expect."""
     budget = part.purse.budget

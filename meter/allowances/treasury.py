@@ -6,16 +6,15 @@ comes from others is stamped by the turn in which the database said it, so that 
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from meter.allowances.purse import Purse
-from meter.allowances.reservations import Part, Reservation, moved, passes, refusal
+from meter.allowances.reservations import Part, Reservation, is_strict, moved, passes, refusal
 from meter.core.allowances import Answer, Ask, Beat, Share, Wish
 from meter.core.budgets import Budget, Enforcement, Standing, charged
 from meter.core.clock import Clock
@@ -121,7 +120,7 @@ class Treasury:
         try:
             full = await self._wait(reservation)
         except MeteringUnavailable as fault:
-            if any(part.purse.budget.enforcement is Enforcement.STRICT for part in parts):
+            if is_strict(parts):
                 self.cancel(reservation)
                 raise
             # Nobody can say that there is no room, and this budget may err.
@@ -279,8 +278,13 @@ class Treasury:
                     self.cancel(each.reservation)
             waiting = [each for each in self._waiting if not each.answer.done()]
             self._waiting = []
-            with _told(waiting):
+            try:
                 await self._ask_for(waiting)
+            except MeteringUnavailable as fault:
+                self._fail(waiting, fault)
+            except Exception as fault:
+                log.exception("the budgets could not be asked")
+                self._fail(waiting, MeteringUnavailable(f"The budgets could not be checked: {fault}"))
             again = bool(self._waiting)
 
     async def _ask_for(self, waiting: Sequence[_Waiting]) -> None:
@@ -310,6 +314,16 @@ class Treasury:
                 # Now, because the next question may come before whoever waits for this answer.
                 self.cancel(each.reservation)
             each.answer.set_result(full)
+
+    def _fail(self, waiting: Iterable[_Waiting], fault: MeteringUnavailable) -> None:
+        """Tell those who wait that there is no answer."""
+        for each in waiting:
+            if each.answer.done():
+                continue
+            if is_strict(each.reservation.parts):
+                # It will not be admitted, and the next question may come before it says so.
+                self.cancel(each.reservation)
+            each.answer.set_exception(fault)
 
     def _learn(self, shares: Mapping[int, Share], turn: int) -> None:
         """Take in everything that this process holds, also what it has asked for without hearing of it."""
@@ -354,19 +368,3 @@ def _wish(purse: Purse, needs: Sequence[int], at: float) -> Wish:
     held = purse.free + sum(needs)
     wanted = max(0, purse.wanted(at) - max(0, purse.free))
     return Wish(purse.budget.id, purse.span, held, max(purse.need, *needs, 0), wanted)
-
-
-@contextlib.contextmanager
-def _told(waiting: Iterable[_Waiting]) -> Iterator[None]:
-    """Tell those who wait what went wrong with the question."""
-    try:
-        yield
-    except MeteringUnavailable as fault:
-        for each in waiting:
-            if not each.answer.done():
-                each.answer.set_exception(fault)
-    except Exception as fault:
-        log.exception("the budgets could not be asked")
-        for each in waiting:
-            if not each.answer.done():
-                each.answer.set_exception(MeteringUnavailable(f"The budgets could not be checked: {fault}"))

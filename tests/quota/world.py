@@ -92,6 +92,8 @@ class Operation:
     answer: "asyncio.Future[tuple[Any, int]]"
     asks: Sequence[tuple[Sequence[Wish], Ask]] = ()
     tells_all: bool = False
+    unsure: bool = False
+    """Whether the process did not know what it holds when it asked."""
     granted: Sequence[Mapping[Window, int]] = ()
     own: Sequence[tuple[str, str, datetime, int]] = ()
     """What the process had reserved or spent when it asked: event, key, time, tokens."""
@@ -126,6 +128,11 @@ class Process:
     def admitted(self) -> list[Request]:
         """Requests that have their reservation and have not ended."""
         return [each for each in self.requests if each.reservation is not None]
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the database has done something that this process has not heard of."""
+        return self.unheard or bool(self.undelivered)
 
     def ask(self, key_id: str, tokens: int) -> Request:
         """Ask for a request's admission."""
@@ -174,14 +181,14 @@ class Process:
         if fate == REFUSED:
             operation.answer.set_exception(MeteringUnavailable("away"))
             return
-        expected = self.world.must_admit(self, operation)
+        rooms = self.world.rooms_for(self, operation)
         found = operation.question()
         self.turn += 1
         if fate == LOST:
             operation.answer.set_exception(MeteringUnavailable("away"))
             return
-        if expected is not None:
-            self.world.judge(operation, expected, found.full)
+        if rooms is not None:
+            self.world.judge(operation, rooms, found.full)
         if operation.tells_all:
             self.unheard = False
         if operation.asks:
@@ -205,6 +212,7 @@ class Process:
         )
         operation.asks = [(wishes, ask) for ask in asks]
         operation.own = self._own()
+        operation.unsure = self.unsure
         operation.granted = list(self.granted)
         return await operation.answer
 
@@ -377,26 +385,21 @@ class World:
             self.loop.run_until_complete(asyncio.wait(pending, timeout=1))
         self.loop.close()
 
-    def must_admit(self, process: Process, operation: Operation) -> list[bool] | None:
-        """Say which asks have room by the model; `None` where it cannot know what the process knows."""
-        if process.unheard or process.undelivered or not operation.asks:
+    def rooms_for(self, process: Process, operation: Operation) -> list[int] | None:
+        """Return the room that is left by the model; `None` where it cannot know what the process knows."""
+        if operation.unsure or process.unsure or not operation.asks:
             return None
-        wishes = operation.asks[0][0]
-        rooms = [self._room(process, operation, wish) for wish in wishes]
-        decisions = []
-        for _, ask in operation.asks:
-            fits = all(need <= rooms[at] for at, need in ask.needs.items())
-            decisions.append(fits)
-            for at, need in ask.needs.items():
-                rooms[at] -= need if fits else 0
-        return decisions
+        return [self._room(process, operation, wish) for wish in operation.asks[0][0]]
 
-    def judge(self, operation: Operation, expected: Sequence[bool], full: Sequence[object]) -> None:
+    def judge(self, operation: Operation, rooms: list[int], full: Sequence[object]) -> None:
         """Note asks that were refused although there was room."""
-        for fits, refusal, (_, ask) in zip(expected, full, operation.asks, strict=True):
-            if fits and refusal is not None:
-                wishes = [(wish.budget_id, wish.held) for wish in operation.asks[0][0]]
-                self.faults.append(f"falsely refused: {dict(ask.needs)} by {refusal}, held {wishes}")
+        for refusal, (wishes, ask) in zip(full, operation.asks, strict=True):
+            if refusal is None:
+                for at, need in ask.needs.items():
+                    rooms[at] -= need
+            elif all(need <= rooms[at] for at, need in ask.needs.items()):
+                held = [(wish.budget_id, wish.held) for wish in wishes]
+                self.faults.append(f"falsely refused: {dict(ask.needs)} by {refusal}, held {held}")
 
     def look(self) -> list[str]:
         """Hold the database against the model; returns what is wrong."""
