@@ -62,6 +62,19 @@ def fresh_database() -> Iterator[str]:
 
 
 @contextmanager
+def copied(url: str) -> Iterator[str]:
+    """Make a copy of a database that nobody is connected to; yields its URL, and drops it at the end."""
+    original = urlsplit(url).path.lstrip("/")
+    name = f"{original}_{secrets.token_hex(4)}"
+    server = postgres_url()
+    _administer(server, f"CREATE DATABASE {name} TEMPLATE {original}")
+    try:
+        yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+    finally:
+        _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
 def cluster() -> Iterator["Cluster"]:
     """Run a PostgreSQL server of one's own, to be stopped and paused as a test likes."""
     programs = _postgres_programs()

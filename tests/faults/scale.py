@@ -1,4 +1,4 @@
-"""F71 and F72: several servers on one database."""
+"""F35, F71 and F72: several servers on one database, and several databases under one server."""
 
 import asyncio
 import shutil
@@ -119,10 +119,7 @@ def f72(case: Case) -> list[str]:
             twin = neighbour(site, f"twin-{run}")
             shutil.copytree(site.data_dir, twin.data_dir)
             # The copy has not been shipped from: it holds everything once more.
-            for cursor in twin.data_dir.glob("journal/*/cursor"):
-                cursor.unlink()
-            for mark in twin.data_dir.glob("journal/*/done"):
-                mark.unlink()
+            _forget_shipping(twin)
             asyncio.run(_start_together([site, twin]))
             try:
                 found += reconciler.reconcile(site, gots, prefix, reconciler.KILLED)
@@ -135,6 +132,57 @@ def f72(case: Case) -> list[str]:
             finally:
                 twin.close()
         return found + reconciler.told(site)
+
+
+def f35(case: Case) -> list[str]:
+    """Fall back to a copy of the database that lacks the last events: the journals still have them."""
+    found: list[str] = []
+    with services.fresh_database() as url, case.site(url) as site:
+        for run in range(case.runs):
+            site.script.play(Plan(pieces=5, pause=0.01))
+            prefix = f"f35-{run}-"
+            site.start()
+            gots = asyncio.run(_load(site, f"{prefix}kept"))
+            site.end()
+            with services.copied(site.database_url or url) as older:
+                site.start()
+                gots += asyncio.run(_load(site, f"{prefix}lost"))
+                lost = _arrived(site, f"{prefix}lost")
+                site.kill()
+                _become(site, older)
+                found += [] if not site.events(f"{prefix}lost") else ["the copy lacks nothing"]
+                _forget_shipping(site)
+                site.start()
+                found += reconciler.reconcile(site, gots, prefix)
+                case.notes.append(f"{lost} events were lost with the database, and came again")
+                found += reconciler.told(site)
+                site.end()
+                _become(site, url)
+    return found
+
+
+def _become(site: Site, url: str) -> None:
+    site.reopen()
+    site.database_url = url
+
+
+async def _load(site: Site, prefix: str) -> list[Got]:
+    return await traffic.load(site.url, site.key, prefix, clients=CLIENTS, seconds=1.5)
+
+
+def _arrived(site: Site, prefix: str) -> int:
+    """Wait for events to be in the ledger, and count them."""
+    sent = sum(model.startswith(prefix) for model in site.script.truths())
+    deadline = time.monotonic() + reconciler.QUIET_SECONDS_MAX
+    while (arrived := len(site.events(prefix))) < sent and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return arrived
+
+
+def _forget_shipping(site: Site) -> None:
+    """Have everything that the journals hold shipped again, as whoever restores a database does."""
+    for mark in (*site.data_dir.glob("journal/*/cursor"), *site.data_dir.glob("journal/*/done")):
+        mark.unlink()
 
 
 def _ids(site: Site) -> set[str]:
@@ -156,6 +204,7 @@ async def _start_together(sites: list[Site]) -> None:
 
 
 EXPERIMENTS = (
+    Experiment("F35", f35, 1, 0, databases=ON),
     Experiment("F71", f71, 2, 0, databases=ON),
     Experiment("F72", f72, 3, 0, databases=ON),
 )
