@@ -118,7 +118,8 @@ class FakeUpstream:
         self._loop.close()
 
     async def _start(self) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26)
+        # The kernel tries again after seconds what does not fit the queue, as no upstream would.
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26, backlog=2048)
 
     async def _stop(self) -> None:
         self._server.close()
