@@ -89,6 +89,7 @@ def judge(account: Account, book: PriceBook, cause: Cause) -> Verdict:
     """
     event = account.event
     if event.usage_source is UsageSource.NONE or RESERVATION_CHARGED in event.anomalies:
+        # Nothing was used, or nobody knows how much, and a budget has charged what was reserved.
         return Verdict()
     found = book.find(
         event.upstream, event.model_requested, event.model_served, event.service_tier, event.started_at

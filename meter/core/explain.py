@@ -13,7 +13,18 @@ from meter.core.corrections import Account, Posted
 from meter.core.events import UsageEvent, UsageSource
 from meter.core.model_names import Place, rule
 from meter.core.money import Picodollars, format_usd
-from meter.core.prices import REQUEST, Hours, LineItem, Price, PriceBook, Quote, quantities, quote, tier_of
+from meter.core.prices import (
+    REQUEST,
+    RESERVATION_CHARGED,
+    Hours,
+    LineItem,
+    Price,
+    PriceBook,
+    Quote,
+    quantities,
+    quote,
+    tier_of,
+)
 
 TOKENS_PER_MILLION = 10**6
 
@@ -112,6 +123,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     anomalies: tuple[str, ...]
     rating: Rating | None
     """By the price that counted when it was recorded."""
+    reserved_usd: str | None
+    """What a strict budget charged in place of the sum, because nobody knows what was used."""
     recorded_cost_usd: str | None
     upstream_cost_usd: str | None
     upstream_cost_source: str | None
@@ -145,6 +158,7 @@ def explain(account: Account, team: str, key: str, known: Knowledge) -> Explanat
         posted_at=account.original.posted_at,
         tokens={name: getattr(event.usage, name) for name in event.usage.__struct_fields__},
         rating=_rating(event, event.price_id, known),
+        reserved_usd=_usd(event.cost_bound) if RESERVATION_CHARGED in event.anomalies else None,
         recorded_cost_usd=_usd(event.cost),
         upstream_cost_usd=_usd(event.upstream_cost),
         corrections=[_correction(event, entry, known) for entry in account.corrections],

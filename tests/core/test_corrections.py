@@ -17,7 +17,7 @@ from meter.core.corrections import (
     posting_time,
 )
 from meter.core.events import Outcome, UsageEvent, UsageSource
-from meter.core.prices import Price, PriceBook, Rates
+from meter.core.prices import RESERVATION_CHARGED, Price, PriceBook, Rates
 from meter.core.rollup import Sums
 from tests.core.test_prices import BEGINNING, T, event, mtok, price
 
@@ -141,6 +141,11 @@ def test_later_corrections_count_from_where_the_earlier_ones_left() -> None:
             event(usage_source=UsageSource.NONE, cost=0, prompt_tokens=0),
             [price(1, rates=Rates(prompt=1, request=5))],
             id="nothing was used",
+        ),
+        pytest.param(
+            event(cost=7 * 10**12, price_id=1, cost_bound=7 * 10**12, anomalies=(RESERVATION_CHARGED,)),
+            [NEW],
+            id="a budget charged what was reserved",
         ),
     ],
 )
