@@ -31,9 +31,8 @@ def explain(event: str, as_json: bool) -> None:  # noqa: FBT001 (click's flag)
     if found.rating is not None:
         _print_rating(found.rating)
     if found.reserved_usd is not None:
-        click.echo(
-            f"\nnobody knows what it used, so that a strict budget charged what it reserved: {found.reserved_usd}"
-        )
+        why = "charged by a strict budget, since nobody knows what it used"
+        click.echo(f"\nreserved, USD         {found.reserved_usd}   ({why})")
     click.echo(f"\nrecorded cost, USD    {found.recorded_cost_usd or UNKNOWN}")
     if found.upstream_cost_usd is not None:
         click.echo(f"the upstream's own    {found.upstream_cost_usd}   ({found.upstream_cost_source})")
