@@ -215,8 +215,10 @@ def _cut_commits(case: Case, proxy: cutter.Cutter, site: Site) -> list[str]:
     for run in range(case.runs):
         site.script.play(Plan(pieces=1, pause=0, streams=False))
         prefix = f"f29-{run}-"
+        # A key that nobody has asked with yet would be looked up by a connection that is cut.
+        gots = asyncio.run(traffic.all_at_once(site.url, site.key, [f"{prefix}known"], stream=False))
         proxy.share = 0.7
-        gots = asyncio.run(_load(site, prefix, 10 if case.full else 4))
+        gots += asyncio.run(_load(site, prefix, 10 if case.full else 4))
         proxy.share = 0.0
         found += failures(gots, "requests while commits were cut")
         found += reconciler.reconcile(site, gots, prefix)
