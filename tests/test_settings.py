@@ -245,11 +245,11 @@ def test_a_redis_is_named_by_its_url(url: str) -> None:
 
 def test_the_url_of_a_redis_is_not_shown() -> None:
     """It may hold a password."""
-    settings = load({"METER_REDIS_URL": "rediss://user:secret@redis.example:6380/1"})
+    settings = load({"METER_REDIS_URL": "rediss://user:hunter2@redis.example:6380/1"})
 
     assert settings.redis_url is not None
-    assert settings.redis_url.reveal() == "rediss://user:secret@redis.example:6380/1"
-    assert "secret" not in repr(settings)
+    assert settings.redis_url.reveal() == "rediss://user:hunter2@redis.example:6380/1"
+    assert "hunter2" not in repr(settings)
 
 
 def test_a_list_in_the_file_is_a_list(tmp_path: Path) -> None:

@@ -97,9 +97,12 @@ def _server(
 
 @contextlib.contextmanager
 def listen(host: str, port: int) -> Iterator[socket.socket]:
-    """Bind an address; raises `OSError` where it is taken."""
+    """Bind an address; raises `ValueError` where that cannot be, such as when it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=2048)
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as fault:
+        raise ValueError(f"cannot listen at {host}, port {port}: {fault.strerror or fault}") from fault
     try:
         yield listener
     finally:

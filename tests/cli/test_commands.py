@@ -434,6 +434,17 @@ def test_a_second_server_on_the_same_data_is_refused(running: Meter) -> None:
     assert running.process.poll() is None
 
 
+def test_a_taken_port_is_said(running: Meter, tmp_path: Path) -> None:
+    """A server that finds its port taken ends with a sentence that names the port."""
+    port = running.url.split(":")[2].split("/")[0]
+
+    done = command(tmp_path / "data", "serve", "--sample", "--port", port, "--admin-port", "0")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"meter: cannot listen at 127.0.0.1, port {port}: ")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_second_server_on_the_same_database_is_refused(running: Meter, tmp_path: Path) -> None:
     """One SQLite file has one server, also when the second one has another data directory."""
     # BUG: only the data directory is claimed, so that two servers work on one SQLite file.
