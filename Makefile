@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter.toml)),,--sample)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test cases fuzz money faults bench-journal bench-limits bench-prices reports-bench check fmt lock clean
+.PHONY: help install install-dev run test cases fuzz money faults quota bench-admission bench-journal bench-limits bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ faults: install-dev ## Kill, stop, cut and damage everything; SEEDS=5000 by defa
 
 reports-bench: install-dev ## Print how long reports take; EVENTS=10000000 by default (long)
 	$(BIN)/python -m tests.bench.reports --events $(or $(EVENTS),10000000)
+
+quota: install-dev ## Hold budgets against bursts, kills, outages and seeds; SEEDS=10000, KILLS=100 (long)
+	$(BIN)/python -m tests.quota --seeds $(or $(SEEDS),10000) --kills $(or $(KILLS),100)
+	$(BIN)/python -m tests.bench.admission
+
+bench-admission: install-dev ## Print what admission costs with budgets and rates, in CPU
+	$(BIN)/python -m tests.bench.admission
 
 bench-journal: install-dev ## Print what the journal costs a request, in CPU and in waiting
 	$(BIN)/python -m tests.bench.journal

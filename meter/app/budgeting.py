@@ -36,6 +36,8 @@ BEAT_SECONDS = 2.0
 RETURN_SECONDS = 0.5
 EMBEDDINGS = "embeddings"
 CUT = "cut"
+# What strict budgets expect is bounded, and needs no guess.
+ONE_REQUEST = Amounts(0, 0, 1)
 # A stream that has used so much of what was reserved for it needs more.
 GROW_FROM = 0.9
 
@@ -126,14 +128,12 @@ class Budgeting:
         found = [purse.budget for purse in purses]
         prices = self._book().tiers(attempt.upstream, attempt.model, attempt.started_at)
         most = _bound(found, attempt, facts, prices)
-        some = self.likely(attempt, facts, prices)
+        errs = any(budget.enforcement is Enforcement.STANDARD for budget in found)
+        some = self.likely(attempt, facts, prices) if errs else ONE_REQUEST
         amounts = [_needed(budget, most, some) for budget in found]
         reservation = await self.treasury.admit(zip(purses, amounts, strict=True))
-        return _Budgeted(self, reservation, most, Expected(some, self._prompt(attempt, prices, facts)))
-
-    def _prompt(self, attempt: Attempt, prices: Sequence[Price], facts: RequestFacts) -> Amounts:
         price = _in_tier(prices, facts.service_tier)
-        return likely({}, prompt_tokens=attempt.prompt_estimate, completion_tokens=0, price=price)
+        return _Budgeted(self, reservation, most, Expected(some, attempt.prompt_estimate, price))
 
     def likely(self, attempt: Attempt, facts: RequestFacts, prices: Sequence[Price]) -> Amounts:
         """Return what a request will likely use."""
@@ -164,10 +164,16 @@ class Budgeting:
 
 
 class Expected(NamedTuple):
-    """What a request will likely use, and its prompt's part of that."""
+    """What a request will likely use."""
 
     all: Amounts
-    prompt: Amounts
+    prompt_tokens: int
+    price: Price | None
+
+    @property
+    def prompt(self) -> Amounts:
+        """The prompt's part of that."""
+        return likely({}, prompt_tokens=self.prompt_tokens, completion_tokens=0, price=self.price)
 
 
 class _Budgeted(Hold):

@@ -10,6 +10,7 @@ there, and models that it may choose instead.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -22,6 +23,8 @@ from meter.core.prices import Price, Rates
 IMAGE_TOKENS_MAX = 50_000
 CHOICES_MAX = 1024
 TOKENS_MAX = 10**9
+# Every request asks for the rates of a few prices, which hardly ever change.
+RATES_REMEMBERED_MAX = 4096
 
 # Members by which a provider adds to a request what is not in it.
 _ADDING = (
@@ -81,16 +84,18 @@ def likely(
 
 def asked_output_tokens(document: Mapping[str, Any]) -> int | None:
     """Return how many tokens a choice of the answer may have by what the request says."""
-    given = [_number(document, name) for name in ("max_completion_tokens", "max_tokens")]
-    return max((number for number in given if number is not None), default=None)
+    first, second = _number(document, "max_completion_tokens"), _number(document, "max_tokens")
+    if first is None or second is None:
+        return second if first is None else first
+    return max(first, second)
 
 
 def choices(document: Mapping[str, Any]) -> int:
     """Return how many answers are asked for: `n` or `best_of`, for each of several prompts."""
-    wanted = [_number(document, name) for name in ("n", "best_of")]
+    wanted = max(_number(document, "n") or 0, _number(document, "best_of") or 0)
     # A list of numbers is one prompt, by its tokens.
-    prompts = sum(isinstance(prompt, str | list) for prompt in _list(document.get("prompt"))) or 1
-    count = max((number for number in wanted if number is not None), default=1) * prompts
+    prompts = sum(isinstance(prompt, str | list) for prompt in _list(document.get("prompt")))
+    count = max(1, wanted) * max(1, prompts)
     if count > CHOICES_MAX:
         raise InvalidRequest(f"'n' asks for more than {CHOICES_MAX} answers.", param="n")
     return max(1, count)
@@ -160,20 +165,28 @@ def _not_bounded(param: str, why: str) -> RequestNotBounded:
 
 def _dearest(prices: tuple[Price, ...], prompt: int, completion: int) -> int | None:
     """Cost the tokens in the dearest tier, at the dearest rate that each can have."""
-    costs = [
-        _at_most(rates, prompt, completion)
-        for price in prices
-        for rates in (price.rates_for(0), price.rates_for(prompt))
-    ]
-    return max((cost for cost in costs if cost is not None), default=None)
+    most: int | None = None
+    for price in prices:
+        longer = (price.rates_for(prompt),) if price.long_context else ()
+        for rates in (price.rates, *longer):
+            cost = _at_most(rates, prompt, completion)
+            if cost is not None and (most is None or cost > most):
+                most = cost
+    return most
 
 
 def _at_most(rates: Rates, prompt: int, completion: int) -> int | None:
+    dearest_in, dearest_out = _dearest_rates(rates)
+    if (prompt and dearest_in is None) or (completion and dearest_out is None):
+        return None
+    return prompt * (dearest_in or 0) + completion * (dearest_out or 0) + rates.request
+
+
+@lru_cache(RATES_REMEMBERED_MAX)
+def _dearest_rates(rates: Rates) -> tuple[int | None, int | None]:
     ins = [rate for kind in _PROMPT_KINDS if (rate := rates.of(kind)) is not None]
     outs = [rate for kind in _COMPLETION_KINDS if (rate := rates.of(kind)) is not None]
-    if (prompt and not ins) or (completion and not outs):
-        return None
-    return prompt * max(ins, default=0) + completion * max(outs, default=0) + rates.request
+    return max(ins, default=None), max(outs, default=None)
 
 
 def _number(document: Mapping[str, Any], name: str) -> int | None:

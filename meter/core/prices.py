@@ -15,7 +15,7 @@ Any other kind that was used and has no price leaves the whole event without one
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -47,6 +47,7 @@ NAMES_REMEMBERED_MAX = 10_000
 MINUTES_OF_DAY = 24 * 60
 # What holds from here on holds for everything that was ever metered.
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+END = datetime.max.replace(tzinfo=UTC)
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +198,12 @@ def quote(price: Price, usage: TokenUsage) -> Quote:
     return Quote(tuple(items), tuple(unpriced))
 
 
+class _Tiers(NamedTuple):
+    prices: tuple[Price, ...]
+    since: datetime
+    until: datetime
+
+
 class PriceBook:
     """All versions of all prices, as they were at some time."""
 
@@ -210,6 +217,7 @@ class PriceBook:
             self._versions.setdefault((place, price.service_tier), []).append(price)
             self._tiers.setdefault(place, set()).add(price.service_tier)
         self._remembered: dict[tuple[str, str, str | None, str], tuple[tuple[Place, str], ...]] = {}
+        self._tiers_remembered: dict[tuple[str, str], _Tiers] = {}
 
     def find(
         self, upstream: str, requested: str, served: str | None, service_tier: str | None, when: datetime
@@ -224,6 +232,26 @@ class PriceBook:
 
     def tiers(self, upstream: str, model: str, when: datetime) -> tuple[Price, ...]:
         """Return the prices of a requested model in every tier that has one, the standard one first."""
+        remembered = self._tiers_remembered.get((upstream, model))
+        if remembered is None or not remembered.since <= when < remembered.until:
+            if len(self._tiers_remembered) >= NAMES_REMEMBERED_MAX:
+                self._tiers_remembered.clear()
+            remembered = self._find_tiers(upstream, model, when)
+            self._tiers_remembered[upstream, model] = remembered
+        return remembered.prices
+
+    def _find_tiers(self, upstream: str, model: str, when: datetime) -> "_Tiers":
+        """Find the prices of every tier, and until when they hold: the next version, or the next minute."""
+        places = {place for place, _ in self._where(upstream, model, None, "")}
+        versions = [
+            price for place in places for tier in self._tiers[place] for price in self._versions[place, tier]
+        ]
+        later = [price.effective_from for price in versions if price.effective_from > when]
+        if any(price.hours for price in versions):
+            later.append(when.replace(second=0, microsecond=0) + timedelta(minutes=1))
+        return _Tiers(self._tiers_at(upstream, model, when), when, min(later, default=END))
+
+    def _tiers_at(self, upstream: str, model: str, when: datetime) -> tuple[Price, ...]:
         found = self.find(upstream, model, None, None, when)
         if found is None:
             return ()
