@@ -204,7 +204,8 @@ def _signals() -> Iterator[socket.socket]:
             yield inbox
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # Whoever still says that it should stop must not break off an end that is under way.
+                signal.signal(number, signal.SIG_IGN if number in STOP_SIGNALS else handler)
             signal.set_wakeup_fd(-1)
 
 

@@ -3,6 +3,7 @@
 import ast
 import statistics
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -71,13 +72,20 @@ def name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     """Parse a module."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the dotted names that a module imports."""
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """Return the dotted names that a module imports."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    known = known_names()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -86,13 +94,18 @@ def imports(path: Path) -> Iterator[str]:
             module = node.module or ""
             named = {f"{module}.{alias.name}" for alias in node.names}
             # `from meter.store import keys` depends on the module, not on its package.
-            yield from named if named <= {name(known) for known in MODULES} else {module}
+            yield from named if named <= known else {module}
 
 
 def own(path: Path) -> set[str]:
     """Return the modules of ours that a module imports."""
-    known = {name(module) for module in MODULES}
-    return {imported for imported in imports(path) if imported in known and imported != name(path)}
+    return {imported for imported in imports(path) if imported in known_names() and imported != name(path)}
+
+
+@cache
+def known_names() -> frozenset[str]:
+    """Return the dotted names of all modules of ours."""
+    return frozenset(name(module) for module in MODULES)
 
 
 def room_of(dotted: str) -> str:

@@ -2,26 +2,11 @@
 
 import os
 import sys
+from importlib import import_module
 
 import click
 
 from meter import __version__
-from meter.cli import (
-    audit,
-    budgets,
-    close,
-    db,
-    explain,
-    keys,
-    prices,
-    reconcile,
-    report,
-    serve,
-    teams,
-    tokens,
-    verify,
-    work,
-)
 from meter.core.errors import MeterError
 from meter.datadir import InUseError
 from meter.settings import ConfigurationError
@@ -31,29 +16,44 @@ from meter.store.failures import DatabaseUnavailable
 EX_CONFIG = 78
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+# Each in the module of its name; loaded when it is asked for, since most of them need little of the house.
+COMMANDS = (
+    "serve",
+    "keys",
+    "teams",
+    "budgets",
+    "prices",
+    "report",
+    "explain",
+    "reconcile",
+    "close",
+    "tokens",
+    "audit",
+    "verify",
+    "db",
+    "work",
+)
+
+
+class _Commands(click.Group):
+    """A group whose commands are loaded one by one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """Return all names, in the order in which help shows them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
+        """Load a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = getattr(import_module(f"meter.cli.{cmd_name}"), cmd_name)
+        return found
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="meter")
 def meter() -> None:
     """Meter every token that passes between your programs and an OpenAI-compatible API."""
-
-
-for command in (
-    budgets.budgets,
-    serve.serve,
-    work.work,
-    keys.keys,
-    teams.teams,
-    tokens.tokens,
-    prices.prices,
-    report.report,
-    explain.explain,
-    close.close,
-    reconcile.reconcile,
-    audit.audit,
-    verify.verify,
-    db.db,
-):
-    meter.add_command(command)
 
 
 def main() -> None:

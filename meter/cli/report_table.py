@@ -29,17 +29,20 @@ _COMPARED = (("previous_cost_usd", "before USD"), ("change_usd", "change USD"))
 
 
 def print_report(found: Report) -> None:
-    """Print a report; bars show the rows' parts of the largest cost, or of tokens where nothing costs."""
+    """Print a report; bars compare several rows by their costs, or by tokens where nothing costs."""
     shown = _shown(found)
-    table = _table(found.question.by, many=len(found.rows) > 1)
+    many = len(found.rows) > 1
+    table = _table(found.question.by, many=many)
     for name, heading in shown:
         table.add_column(heading, footer=_cells(found.total)[name], justify="right")
-    table.add_column("")
+    if many:
+        table.add_column("")
     sizes = _sizes([row.sums for row in found.rows])
     for row, size in zip(found.rows, sizes, strict=True):
         cells = _cells(row.sums)
         names = [Text(printable(row.group[name])) for name in found.question.by]
-        table.add_row(*names, *(cells[name] for name, _ in shown), _bar(size, max(sizes)))
+        bar = (_bar(size, max(sizes)),) if many else ()
+        table.add_row(*names, *(cells[name] for name, _ in shown), *bar)
     opening.console().print(table)
     if found.total.corrections:
         amount = columns(found.total)["correction_cost_usd"]

@@ -26,7 +26,7 @@ from meter.core.prices import (
 from meter.core.usage import ReportedUsage, TokenUsage, normalise
 
 # `make money` tries a hundred thousand.
-EXAMPLES = int(os.environ.get("METER_TEST_MONEY_EXAMPLES", "2000"))
+EXAMPLES = int(os.environ.get("METER_TEST_MONEY_EXAMPLES", "500"))
 T = datetime(2026, 11, 1, tzinfo=UTC)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
