@@ -10,7 +10,7 @@ from meter.core.errors import InsufficientQuota, Quota
 from meter.core.events import Reserved
 
 
-class Part(msgspec.Struct):
+class Part(msgspec.Struct, gc=False):
     """What a request has reserved of one window."""
 
     purse: Purse
@@ -19,7 +19,7 @@ class Part(msgspec.Struct):
     """Whether more is being reserved."""
 
 
-class Reservation(msgspec.Struct):
+class Reservation(msgspec.Struct, gc=False):
     """What a request has reserved, of all windows that it falls into."""
 
     parts: tuple[Part, ...] = ()
@@ -28,10 +28,13 @@ class Reservation(msgspec.Struct):
     @property
     def reserved(self) -> tuple[Reserved, ...]:
         """The same, for its event."""
+        # By way of a list, which takes half the time of a generator; every request does it.
         return tuple(
-            Reserved(part.purse.allowance_id, part.amount)
-            for part in self.parts
-            if part.purse.allowance_id is not None
+            [
+                Reserved(part.purse.allowance_id, part.amount)
+                for part in self.parts
+                if part.purse.allowance_id is not None
+            ]
         )
 
 

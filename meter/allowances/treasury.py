@@ -16,7 +16,7 @@ import msgspec
 from meter.allowances.purse import Purse
 from meter.allowances.reservations import Part, Reservation, is_strict, moved, passes, refusal
 from meter.core.allowances import Answer, Ask, Beat, Share, Wish
-from meter.core.budgets import Budget, Enforcement, Standing, charged
+from meter.core.budgets import Budget, Enforcement, Measure, Standing, charged
 from meter.core.clock import Clock
 from meter.core.errors import MeteringUnavailable
 from meter.core.events import UsageEvent
@@ -49,12 +49,24 @@ class _Waiting(NamedTuple):
     answer: asyncio.Future[Standing | None]
 
 
-class _Applying(NamedTuple):
+class Applying(NamedTuple):
+    """The windows that limit somebody's requests for a model, and what their budgets want to know."""
+
     purses: tuple[Purse, ...]
+    strict: frozenset[Measure]
+    """What is measured by those that may not be passed."""
+    guesses: bool
+    """Whether there are some that go by what a request will likely use."""
     since: datetime
     until: datetime | None
 
+    @property
+    def of_costs(self) -> bool:
+        """Say whether a budget of costs is among them."""
+        return any(purse.budget.measure is Measure.COST for purse in self.purses)
+
     def holds(self, at: datetime) -> bool:
+        """Say whether these are the windows of an instant."""
         return self.since <= at and (self.until is None or at < self.until)
 
 
@@ -66,7 +78,7 @@ class Treasury:
         self._clock = clock
         self._budgets: list[Budget] = []
         self._purses: dict[tuple[str, datetime], Purse] = {}
-        self._applying: dict[tuple[str, str, str], _Applying] = {}
+        self._applying: dict[tuple[str, str, str], Applying] = {}
         self._waiting: list[_Waiting] = []
         self._asking: asyncio.Task[None] | None = None
         self._unshipped: dict[str, Reservation] = {}
@@ -91,13 +103,17 @@ class Treasury:
 
     def purses(self, team_id: str, key_id: str, model: str, at: datetime) -> tuple[Purse, ...]:
         """Return the windows that limit a request which starts at an instant."""
+        return self.applying(team_id, key_id, model, at).purses
+
+    def applying(self, team_id: str, key_id: str, model: str, at: datetime) -> Applying:
+        """Return the same, and what their budgets want to know."""
         requester = (team_id, key_id, model)
         applying = self._applying.get(requester)
         if applying is None or not applying.holds(at):
             if len(self._applying) >= REQUESTERS_REMEMBERED_MAX:
                 self._applying.clear()
             applying = self._applying[requester] = self._apply(requester, at)
-        return applying.purses
+        return applying
 
     async def admit(self, needs: Iterable[tuple[Purse, int]]) -> Reservation:
         """Reserve what a request needs of all its windows.
@@ -227,7 +243,7 @@ class Treasury:
         if self._asking is not None:
             await asyncio.wait([self._asking])
 
-    def _apply(self, requester: tuple[str, str, str], at: datetime) -> _Applying:
+    def _apply(self, requester: tuple[str, str, str], at: datetime) -> Applying:
         found = [
             self._purse(budget, at)
             for budget in self._budgets
@@ -235,7 +251,10 @@ class Treasury:
         ]
         ends = [purse.span.end for purse in found if purse.span.end is not None]
         since = max((purse.span.start for purse in found), default=datetime.min.replace(tzinfo=at.tzinfo))
-        return _Applying(tuple(found), since, min(ends, default=None))
+        kinds = [(purse.budget.enforcement, purse.budget.measure) for purse in found]
+        strict = frozenset(measure for enforcement, measure in kinds if enforcement is Enforcement.STRICT)
+        guesses = any(enforcement is Enforcement.STANDARD for enforcement, _ in kinds)
+        return Applying(tuple(found), strict, guesses, since, min(ends, default=None))
 
     def _purse(self, budget: Budget, at: datetime) -> Purse:
         span = budget.span(at)

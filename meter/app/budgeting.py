@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from meter.allowances.purse import Purse
 from meter.allowances.reservations import Part, Reservation
 from meter.allowances.sizes import Sizes
 from meter.allowances.treasury import Bank, Treasury
@@ -122,18 +123,17 @@ class Budgeting:
         attempt, facts = candidate.attempt, candidate.facts
         if not self.treasury.knows:
             raise MeteringUnavailable("Which budgets there are is not known yet; try again soon.")
-        purses = self.treasury.purses(attempt.team_id, attempt.key_id, attempt.model, attempt.started_at)
-        if not purses:
+        under = self.treasury.applying(attempt.team_id, attempt.key_id, attempt.model, attempt.started_at)
+        if not under.purses:
             return None
-        found = [purse.budget for purse in purses]
         prices = self._book().tiers(attempt.upstream, attempt.model, attempt.started_at)
-        most = _bound(found, attempt, facts, prices)
-        errs = any(budget.enforcement is Enforcement.STANDARD for budget in found)
-        some = self.likely(attempt, facts, prices) if errs else ONE_REQUEST
-        amounts = [_needed(budget, most, some) for budget in found]
-        reservation = await self.treasury.admit(zip(purses, amounts, strict=True))
-        price = _in_tier(prices, facts.service_tier)
-        return _Budgeted(self, reservation, most, Expected(some, attempt.prompt_estimate, price))
+        if not prices and under.of_costs:
+            raise ModelNotPriced(attempt.model)
+        most = _bound(under.strict, attempt, facts, prices) if under.strict else None
+        some = self.likely(attempt, facts, prices) if under.guesses else ONE_REQUEST
+        reservation = await self.treasury.admit(_needs(under.purses, most, some))
+        expected = Expected(some, attempt.prompt_estimate, prices, facts.service_tier)
+        return _Budgeted(self, reservation, most, expected)
 
     def likely(self, attempt: Attempt, facts: RequestFacts, prices: Sequence[Price]) -> Amounts:
         """Return what a request will likely use."""
@@ -168,12 +168,14 @@ class Expected(NamedTuple):
 
     all: Amounts
     prompt_tokens: int
-    price: Price | None
+    prices: Sequence[Price]
+    service_tier: str | None
 
     @property
     def prompt(self) -> Amounts:
         """The prompt's part of that."""
-        return likely({}, prompt_tokens=self.prompt_tokens, completion_tokens=0, price=self.price)
+        price = _in_tier(self.prices, self.service_tier)
+        return likely({}, prompt_tokens=self.prompt_tokens, completion_tokens=0, price=price)
 
 
 class _Budgeted(Hold):
@@ -221,13 +223,9 @@ class _Budgeted(Hold):
 
 
 def _bound(
-    found: Sequence[Budget], attempt: Attempt, facts: RequestFacts, prices: Sequence[Price]
+    strict: frozenset[Measure], attempt: Attempt, facts: RequestFacts, prices: Sequence[Price]
 ) -> Bound | None:
-    """Bound a request that falls under a strict budget; under any budget of costs it needs a price."""
-    costs = [budget for budget in found if budget.measure is Measure.COST]
-    if costs and not prices:
-        raise ModelNotPriced(attempt.model)
-    strict = {budget.measure for budget in found if budget.enforcement is Enforcement.STRICT}
+    """Bound a request that falls under strict budgets; a request is one request, whatever it is."""
     if strict <= {Measure.REQUESTS}:
         return None
     embeds = attempt.route == EMBEDDINGS
@@ -239,10 +237,13 @@ def _bound(
     return most
 
 
-def _needed(budget: Budget, most: Bound | None, some: Amounts) -> int:
-    if budget.enforcement is Enforcement.STRICT and most is not None:
-        return Amounts(most.cost or 0, most.total_tokens, 1).of(budget.measure)
-    return some.of(budget.measure)
+def _needs(purses: Sequence[Purse], most: Bound | None, some: Amounts) -> list[tuple[Purse, int]]:
+    strict = some if most is None else Amounts(most.cost or 0, most.total_tokens, 1)
+    found = []
+    for purse in purses:
+        amounts = strict if purse.budget.enforcement is Enforcement.STRICT else some
+        found.append((purse, amounts.of(purse.budget.measure)))
+    return found
 
 
 def _in_tier(prices: Sequence[Price], service_tier: str | None) -> Price | None:

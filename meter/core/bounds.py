@@ -27,13 +27,15 @@ TOKENS_MAX = 10**9
 RATES_REMEMBERED_MAX = 4096
 
 # Members by which a provider adds to a request what is not in it.
-_ADDING = (
-    "conversation",
-    "models",
-    "plugins",
-    "previous_response_id",
-    "search_parameters",
-    "web_search_options",
+_ADDING = frozenset(
+    {
+        "conversation",
+        "models",
+        "plugins",
+        "previous_response_id",
+        "search_parameters",
+        "web_search_options",
+    }
 )
 _PARTS_OF_TEXT = frozenset({"text", "refusal", "thinking", "input_audio"})
 _TOOLS_OF_CLIENT = frozenset({"function", "custom"})
@@ -118,15 +120,19 @@ def _completion(document: Mapping[str, Any], body_bytes: int, prices: tuple[Pric
 
 
 def _thoughts(document: Mapping[str, Any]) -> int:
-    places = (("reasoning", "max_tokens"), ("thinking", "budget_tokens"))
-    inside = [(document.get(member), name) for member, name in places]
-    return sum(_number(found, name) or 0 for found, name in inside if isinstance(found, dict))
+    reasoning, thinking = document.get("reasoning"), document.get("thinking")
+    tokens = 0
+    if isinstance(reasoning, dict):
+        tokens += _number(reasoning, "max_tokens") or 0
+    if isinstance(thinking, dict):
+        tokens += _number(thinking, "budget_tokens") or 0
+    return tokens
 
 
 def _images(document: Mapping[str, Any]) -> int:
     """Count the pictures in the body; raises `RequestNotBounded` for everything that is not in it."""
-    for name in _ADDING:
-        if document.get(name):
+    for name in _ADDING.intersection(document):
+        if document[name]:
             raise _not_bounded(name, "lets the provider add to the request or choose another model")
     model = document.get("model")
     if isinstance(model, str) and model.endswith(":online"):
@@ -139,7 +145,8 @@ def _images(document: Mapping[str, Any]) -> int:
     messages = [message for message in _list(document.get("messages")) if isinstance(message, dict)]
     if any(message.get("audio") for message in messages):
         raise _not_bounded("messages", "names audio that the provider keeps")
-    return sum(_image(part) for message in messages for part in _list(message.get("content")))
+    contents = [content for message in messages if isinstance(content := message.get("content"), list)]
+    return sum([_image(part) for content in contents for part in content])
 
 
 def _image(part: object) -> int:

@@ -213,3 +213,16 @@ def test_a_bad_reason_is_refused(reason: str) -> None:
 def test_a_long_name_is_cut() -> None:
     """A machine's name may be long, and is cut to what the database holds."""
     assert given_cause("x" * 500, "why") == Cause("x" * ACTOR_LENGTH_MAX, "why")
+
+
+def test_a_reservation_that_was_charged_stays() -> None:
+    """What a strict budget charged because nobody knows what was used is changed by no price."""
+    recorded = event(
+        cost=9 * 10**12,
+        price_id=1,
+        usage_source=UsageSource.ESTIMATED,
+        anomalies=(RESERVATION_CHARGED,),
+        cost_bound=9 * 10**12,
+    )
+
+    assert verdict(account(recorded), OLD, NEW) == Verdict()
