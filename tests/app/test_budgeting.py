@@ -91,6 +91,30 @@ def test_costs_need_a_price(enforcement: Enforcement) -> None:
 
 
 @pytest.mark.parametrize(
+    "model",
+    [
+        "openai/g\u0440t-4.1",
+        "openai/gpt-4.1 ",
+        " openai/gpt-4.1",
+        "openai/gpt\u20114.1",
+        "ft:gpt-4.1:us:x:1",
+        "GPT-5",
+    ],
+)
+def test_names_that_only_look_priced_have_no_price(model: str) -> None:
+    """A name in letters of another alphabet, with a space, or of a model of one's own is another model."""
+    asks = candidate()
+    attempt = msgspec.structs.replace(asks.attempt, model=model)
+    made = step(budget(limit=10**15))
+
+    async def ask() -> Hold | None:
+        return await made(Candidate(attempt, asks.grant, asks.facts))
+
+    with pytest.raises(ModelNotPriced):
+        asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
     "found",
     [
         budget(enforcement=Enforcement.WARN),

@@ -462,11 +462,12 @@ class World:
         spent = sum(
             charged(event).of(measure) for event in entries.values() if self._falls(name, span, event)
         )
-        own = sum(
-            amounts_of(tokens).of(measure)
-            for event_id, key_id, at, tokens in operation.own
-            if event_id not in entries and self._falls_in(name, span, key_id, at)
-        )
+        own = 0
+        for event_id, key_id, at, tokens in operation.own:
+            if self._falls_in(name, span, key_id, at):
+                # What was shipped since it asked had reserved more, perhaps, than it has spent.
+                gone = charged(entries[event_id]).of(measure) if event_id in entries else 0
+                own += max(0, amounts_of(tokens).of(measure) - gone)
         own += sum(each.get((name, span.start), 0) for each in operation.granted)
         others = (
             sa.select(sa.func.sum(allowances_table.c.amount))
