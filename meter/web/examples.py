@@ -13,7 +13,7 @@ from meter.core.cursors import encode
 from meter.core.errors import NotFound
 from meter.core.events import Listed, Outcome, UsageEvent, UsageSource
 from meter.core.keys import Key
-from meter.core.price_amounts import LongContextAmounts, NewPrice, price_of
+from meter.core.price_amounts import LongContextAmounts, price_of
 from meter.core.price_amounts import shown as shown_price
 from meter.core.refusals import RefusalRow, refusals_json
 from meter.core.teams import Team
@@ -24,7 +24,7 @@ from meter.web.budgets import BudgetList, NewBudget, RemovedBudget
 from meter.web.events import EventPage, EventWithCorrections, shown
 from meter.web.keys import IssuedKey, KeyChange, KeyList, NewKey, Rotation
 from meter.web.limits import LimitsChange
-from meter.web.prices import AddedPrices, PriceList
+from meter.web.prices import AddedPrices, PriceList, PriceToSet
 from meter.web.teams import NewTeam, TeamList
 from meter.web.tokens import IssuedToken, NewToken, TokenList
 
@@ -107,7 +107,7 @@ _DELIVERY = Delivery(
     next_at=None,
 )
 
-_NEW_PRICE = NewPrice(
+_NEW_PRICE = PriceToSet(
     model="acme/large",
     prompt_usd_per_mtok="3",
     cached_usd_per_mtok="0.3",
@@ -116,11 +116,11 @@ _NEW_PRICE = NewPrice(
         LongContextAmounts(above_tokens=200_000, prompt_usd_per_mtok="6", completion_usd_per_mtok="22.5"),
     ),
     max_output_tokens=64_000,
-    effective_from=datetime(2026, 12, 1, tzinfo=UTC),
+    effective_from="2026-12-01T00:00:00Z",
     note="our contract",
 )
 _PRICE = shown_price(
-    price_of(_NEW_PRICE, effective_from=datetime(2026, 12, 1, tzinfo=UTC), source="set", created_at=_AT)
+    price_of(_NEW_PRICE.price, effective_from=datetime(2026, 12, 1, tzinfo=UTC), source="set", created_at=_AT)
 )
 
 _EXAMPLES: tuple[msgspec.Struct, ...] = (
@@ -130,7 +130,7 @@ _EXAMPLES: tuple[msgspec.Struct, ...] = (
     NewTeam(_TEAM.name),
     TeamList([_TEAM]),
     LimitsChange(models=_MODELS, rpm=600),
-    NewKey(_TEAM.name, _KEY.name, _ENDS),
+    NewKey(_TEAM.name, _KEY.name, _ENDS.isoformat()),
     IssuedKey(_KEY.id, f"mtr_{_KEY.id}_...", _TEAM.name, _KEY.name, _ENDS),
     KeyList([_KEY]),
     KeyChange(stream_usage="observe", rpm=60),

@@ -14,6 +14,7 @@ from meter.core.access import Asker, Scope
 from meter.core.keys import Key
 from meter.web.access import FOR_ADMINS, FOR_TEAMS
 from meter.web.idempotency import Once
+from meter.web.instants import read_instant
 from meter.web.limits import LimitsChange
 
 # A day to change the key in the programs that use it.
@@ -26,7 +27,8 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
 
     team: str
     name: str | None = None
-    expires_at: datetime | None = None
+    expires_at: str | None = None
+    """RFC 3339."""
 
 
 class KeyChange(LimitsChange, kw_only=True):
@@ -89,7 +91,9 @@ class KeyController(Controller):
         """Make a key; the answer is the only time that its secret is shown."""
         return once.with_secret(
             data,
-            lambda: issued(*keys.issue(asker.actor, data.team, data.name, data.expires_at)),
+            lambda: issued(
+                *keys.issue(asker.actor, data.team, data.name, read_instant(data.expires_at, "expires_at"))
+            ),
             lambda made: f"key {made.id}",
         )
 

@@ -15,6 +15,7 @@ from meter.core.price_amounts import AmountError, NewPrice, ShownPrice, shown
 from meter.core.price_listing import Listing
 from meter.core.prices import Price
 from meter.web.access import FOR_ADMINS, FOR_VIEWERS
+from meter.web.instants import read_instant
 
 
 class PriceList(msgspec.Struct):
@@ -31,6 +32,20 @@ class AddedPrices(msgspec.Struct):
     """Versions as they are in the book now."""
 
     data: list[ShownPrice]
+
+
+class PriceToSet(NewPrice, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A price to set."""
+
+    effective_from: str | None = None  # type: ignore[assignment]  # as it is written; `price` has read it
+    """RFC 3339."""
+
+    @property
+    def price(self) -> NewPrice:
+        """The same, read; raises `InvalidRequest`."""
+        values = msgspec.structs.asdict(self)
+        start = read_instant(self.effective_from, "effective_from")
+        return NewPrice(**values | {"effective_from": start})
 
 
 @dataclass(frozen=True)
@@ -52,21 +67,19 @@ class PriceController(Controller):
         self,
         prices: NamedDependency[Prices],
         model: FromQuery[str | None] = None,
-        at: FromQuery[datetime | None] = None,
+        at: FromQuery[str | None] = None,
         every_version: FromQuery[bool] = False,  # noqa: FBT002 (a parameter of the query has a name)
     ) -> PriceList:
         """List your own prices, or with `model` those of a name, or of a pattern such as `anthropic/*`.
 
         They are those that count now, or at a time (RFC 3339), or every version there is.
         """
-        if at is not None and at.tzinfo is None:
-            raise InvalidRequest("'at' needs its offset from UTC, such as 2026-12-01T00:00:00Z", param="at")
-        found = prices.list_all(model, at, every_version)
+        found = prices.list_all(model, read_instant(at, "at"), every_version)
         return PriceList([shown(price) for price in found.prices], found.to_come, found.listed)
 
     @post(sync_to_thread=True, opt=FOR_ADMINS, summary="Set a price")
     def create(
-        self, data: JSONBody[NewPrice], prices: NamedDependency[Prices], asker: NamedDependency[Asker]
+        self, data: JSONBody[PriceToSet], prices: NamedDependency[Prices], asker: NamedDependency[Asker]
     ) -> AddedPrices:
         """Add a version of your own, in USD per million tokens; nothing is overwritten.
 
@@ -74,6 +87,6 @@ class PriceController(Controller):
         never had a price. With `max_output_tokens` alone, the prices stay as they are.
         """
         try:
-            return AddedPrices([shown(price) for price in prices.set(asker.actor, data)])
+            return AddedPrices([shown(price) for price in prices.set(asker.actor, data.price)])
         except AmountError as fault:
             raise InvalidRequest(str(fault), param=fault.field) from None

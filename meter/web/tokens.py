@@ -13,6 +13,7 @@ from meter.core.access import Asker, Role
 from meter.core.tokens import Terms, Token
 from meter.web.access import FOR_ADMINS
 from meter.web.idempotency import Once
+from meter.web.instants import read_instant
 
 
 class NewToken(msgspec.Struct, forbid_unknown_fields=True):
@@ -22,7 +23,8 @@ class NewToken(msgspec.Struct, forbid_unknown_fields=True):
     team: str | None = None
     """Of a viewer: the team, by name or id, whose things it sees; null sees everything."""
     name: str | None = None
-    expires_at: datetime | None = None
+    expires_at: str | None = None
+    """RFC 3339."""
 
 
 class IssuedToken(msgspec.Struct):
@@ -67,7 +69,7 @@ class TokenController(Controller):
         once: NamedDependency[Once],
     ) -> IssuedToken:
         """Make a token; the answer is the only time that its secret is shown."""
-        terms = Terms(data.role, data.team, data.name, data.expires_at)
+        terms = Terms(data.role, data.team, data.name, read_instant(data.expires_at, "expires_at"))
         return once.with_secret(
             data,
             lambda: issued(*tokens.issue(asker.actor, terms)),

@@ -99,7 +99,7 @@ def test_a_price_is_set(client: TestClient[Litestar], office: Office) -> None:
         ({"model": "a/*"}, "model", "pattern"),
         ({"model": ""}, "model", "is missing"),
         ({"effective_from": "2026-12-01T00:00:00"}, "effective_from", "offset from UTC"),
-        ({"effective_from": "tomorrow"}, "effective_from", "RFC3339"),
+        ({"effective_from": "tomorrow"}, "effective_from", "offset from UTC"),
         ({"max_output_tokens": 0}, "max_output_tokens", "number of tokens"),
         ({"long_context": [{"above_tokens": 1, "prompt": "1"}]}, None, "unknown field `prompt`"),
     ],
