@@ -6,14 +6,14 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from meter.allowances.purse import Purse
 from meter.allowances.reservations import Part, Reservation
-from meter.allowances.sizes import Sizes
+from meter.allowances.sizes import PAIRS_REMEMBERED_MAX, Sizes
 from meter.allowances.treasury import Bank, Treasury
 from meter.app import actions
 from meter.app.clocks import ServerClock
@@ -32,6 +32,7 @@ from meter.settings import Settings
 from meter.store import allowances, ledger
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable, RowRefused
+from meter.store.sums import usual_completions
 
 BEAT_SECONDS = 2.0
 RETURN_SECONDS = 0.5
@@ -39,6 +40,8 @@ EMBEDDINGS = "embeddings"
 CUT = "cut"
 # What strict budgets expect is bounded, and needs no guess.
 ONE_REQUEST = Amounts(0, 0, 1)
+# How far back answers say how long others will be.
+SIZES_DAYS = 7
 # A stream that has used so much of what was reserved for it needs more.
 GROW_FROM = 0.9
 
@@ -262,6 +265,7 @@ class Office:
         self.teller = Teller(database, holder, actions.clock.now)
         self.treasury = Treasury(self.teller.bank, self.clock)
         self.step = Budgeting(self.treasury, Sizes(), book, overrun=settings.overrun)
+        self._database = database
         self._path = settings.data_dir / BUDGETS_FILE
         self._saved: list[Budget] | None = None
         self._loop = asyncio.get_running_loop()
@@ -274,7 +278,8 @@ class Office:
         await self._beat()
 
     async def keep(self) -> None:
-        """Beat and give back, again and again, until cancelled."""
+        """Learn how long answers are, then beat and give back, again and again, until cancelled."""
+        await self._learn_sizes()
         while True:
             for _ in range(round(BEAT_SECONDS / RETURN_SECONDS)):
                 await asyncio.sleep(RETURN_SECONDS)
@@ -296,6 +301,15 @@ class Office:
                 self._loop.call_soon_threadsafe(self.treasury.forget, event_ids)
             raise
         return len(events)
+
+    async def _learn_sizes(self) -> None:
+        since = self.clock.now() - timedelta(days=SIZES_DAYS)
+        try:
+            known = await asyncio.to_thread(usual_completions, self._database, since, PAIRS_REMEMBERED_MAX)
+        except DatabaseUnavailable as fault:
+            log.info("how long answers were cannot be looked up, and is learned anew: %s", fault)
+            return
+        self.step.sizes.start_from(known)
 
     async def _return_idle(self) -> None:
         try:

@@ -1,11 +1,13 @@
-"""What a budget's owner has spent within a stretch of time, by the ledger."""
+"""What a budget's owner has spent within a stretch of time, and how long answers were, by the ledger."""
 
+from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
 import sqlalchemy as sa
 
 from meter.core.budgets import Budget, Measure, OwnerKind, Span
+from meter.store.database import Database
 from meter.store.tables import usage_15m, usage_events
 
 # SQLite's SUM overflows past 2**63: amounts are summed in two parts.
@@ -29,6 +31,23 @@ def spent_in(connection: sa.Connection, budget: Budget, span: Span) -> int:
     # One statement sees one state of the ledger; between two of them, somebody may commit.
     rows = connection.execute(sa.union_all(*parts)).all()
     return sum(row.sign * _whole(row) for row in rows)
+
+
+def usual_completions(database: Database, since: datetime, pairs_max: int) -> dict[tuple[str, str], float]:
+    """Return the average completion tokens of answers, by the ids of keys and models, the busiest first."""
+    columns = usage_15m.c
+    answered = sa.func.sum(columns.requests - columns.errors)
+    query = (
+        sa.select(columns.key_id, columns.model, sa.func.sum(columns.completion_tokens), answered)
+        .where(columns.bucket >= since)
+        .group_by(columns.key_id, columns.model)
+        .having(answered > 0)
+        .order_by(answered.desc())
+        .limit(pairs_max)
+    )
+    with database.read_long() as connection:
+        rows = connection.execute(query).all()
+    return {(key_id, model): float(tokens / answers) for key_id, model, tokens, answers in rows}
 
 
 def _of_models(connection: sa.Connection, budget: Budget, span: Span) -> int:

@@ -13,9 +13,11 @@ import sqlalchemy as sa
 from meter.core.audit import Signature
 from meter.core.budgets import Budget, Enforcement, Measure, OwnerKind
 from meter.core.errors import NotFound
+from meter.core.events import Outcome
 from meter.core.period import period_of
 from meter.store import budgets, ledger, months
 from meter.store.database import Database
+from meter.store.sums import usual_completions
 from meter.store.tables import allowances, budget_windows
 from tests.store.conftest import NOW, make_event, new_event_id, second
 
@@ -228,3 +230,16 @@ def test_thresholds_are_kept(database: Database) -> None:
     budgets.put(database, made, SOMEBODY)
 
     assert budgets.load(database) == [msgspec.structs.replace(made)]
+
+
+def test_how_long_answers_usually_are(database: Database) -> None:
+    """The average of what was answered lately, by key and model; refusals and older answers don't count."""
+    random = Random(1)
+    old = make_event(new_event_id(random), started_at=NOW - timedelta(days=9), completion_tokens=900)
+    failed = make_event(new_event_id(random), outcome=Outcome.UPSTREAM_ERROR)
+    events = [make_event(new_event_id(random), completion_tokens=tokens) for tokens in (10, 21)]
+    ledger.append(database, [old, failed, *events], NOW)
+
+    found = usual_completions(database, NOW - timedelta(days=7), 10)
+
+    assert found == {(old.key_id, old.model): 15.5}
