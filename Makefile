@@ -7,6 +7,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Without a provider configured, `make run` starts the built-in sample provider.
 SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter.toml)),,--sample)
 
+# Many tests wait for something, so that there may be more of them at once than cores.
+TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
+
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev run test cases fuzz money faults quota bench-admission bench-journal bench-limits bench-prices reports-bench check fmt lock clean
 
@@ -21,7 +24,7 @@ run: install ## Start meter on an embedded SQLite database
 	$(BIN)/meter serve $(SAMPLE)
 
 test: install-dev ## Run every test that needs no server of its own
-	$(BIN)/pytest -n auto --dist worksteal -q
+	$(BIN)/pytest -n $(TESTS_AT_ONCE) --dist worksteal -q
 
 cases: install-dev ## Run every recorded case through the proxy at 200 random splittings (minutes)
 	METER_TEST_SPLITTINGS=200 $(BIN)/pytest -n auto -q tests/proxy/test_cases.py
