@@ -21,8 +21,8 @@ from meter.core.money import round_usd
 from meter.core.tap import Observation
 from meter.core.usage import TokenUsage
 
-# No request has so many, and its cost would not fit a column at the price of dear models.
-TOKENS_CHARGED_MAX = 10**10
+# No request has so many, and sums of counts near 2**63 would not fit a column any more.
+TOKENS_CHARGED_MAX = 10**12
 
 
 def succeeded(status: int) -> bool:

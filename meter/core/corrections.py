@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 from meter.core.access import ACTOR_LENGTH_MAX
 from meter.core.events import UsageEvent, UsageSource
-from meter.core.prices import RESERVATION_CHARGED, TIER_ASSUMED, Found, PriceBook, quote
+from meter.core.prices import COST_MAX, RESERVATION_CHARGED, TIER_ASSUMED, Found, PriceBook, quote
 
 REASON_LENGTH_MAX = 256
 
@@ -97,7 +97,7 @@ def judge(account: Account, book: PriceBook, cause: Cause) -> Verdict:
     if found is None or found.price.id == account.price_id:
         return Verdict()
     cost = quote(found.price, event.usage).cost
-    if cost is None or cost == account.cost:
+    if cost is None or cost > COST_MAX or cost == account.cost:
         return Verdict()
     made = _correction(account, found, cost, cause)
     if any(entry.event.event_id == made.event_id for entry in account.corrections):

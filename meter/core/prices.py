@@ -38,6 +38,9 @@ REQUEST = "request"
 # What providers call the tier that a request gets without asking for one.
 STANDARD_TIERS = frozenset({"", "auto", "default", "standard", "on_demand"})
 TIER_ASSUMED = "tier_assumed_standard"
+# 4.6 million USD for one request still fit a column; beyond it, nobody believes the usage.
+COST_MAX = 2**62
+COST_IMPLAUSIBLE = "implausible_cost"
 # The provider charges more than a strict budget could expect.
 OVERSHOOT = "overshoot"
 # What it used is unknown, so that a strict budget charges what it had reserved. No price changes that later.
@@ -315,6 +318,8 @@ def rate(event: UsageEvent, book: PriceBook) -> UsageEvent:
         return _with_reservation(event)
     odd = (*event.anomalies, TIER_ASSUMED) if found.tier_assumed else event.anomalies
     cost = quote(found.price, event.usage).cost
+    if cost is not None and cost > COST_MAX:
+        cost, odd = None, (*odd, COST_IMPLAUSIBLE)
     rated = msgspec.structs.replace(event, cost=cost, price_id=found.price.id, anomalies=odd)
     return _with_reservation(rated)
 

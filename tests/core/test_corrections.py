@@ -147,6 +147,9 @@ def test_later_corrections_count_from_where_the_earlier_ones_left() -> None:
             [NEW],
             id="a budget charged what was reserved",
         ),
+        pytest.param(
+            event(prompt_tokens=10**12, completion_tokens=10**12), [NEW], id="a cost that nobody believes"
+        ),
     ],
 )
 def test_what_needs_no_correction(recorded: UsageEvent, versions: list[Price]) -> None:

@@ -279,6 +279,13 @@ def test_a_price_that_lacks_a_kind_is_named() -> None:
     assert (rated.cost, rated.price_id) == (None, 9)
 
 
+def test_a_cost_that_nobody_believes_is_none() -> None:
+    """A usage that would cost millions is left unpriced and pointed out, as no column would hold it."""
+    rated = rate(event(prompt_tokens=10**12, completion_tokens=10**12), PriceBook([price()]))
+
+    assert (rated.cost, rated.price_id, rated.anomalies) == (None, 1, ("implausible_cost",))
+
+
 def test_what_a_book_remembers_is_bounded() -> None:
     """Clients make names up, and a book does not keep them all."""
     book = PriceBook([price()])
