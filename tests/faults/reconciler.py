@@ -176,9 +176,8 @@ def told(site: Site) -> list[str]:
 def descriptors_back(site: Site, baseline: int) -> list[str]:
     """Wait for the server's open files to be as few as they were (I7)."""
     deadline = time.monotonic() + 10
-    # Connections to the database are opened on first use, by look-ups, writes, reports, budgets and alerts,
-    # and on SQLite each has two files. A leak would be one a request, of which there were 20.
-    allowed = baseline + 12
+    # Those to the database are opened on first use: a few for look-ups, writes and reports each.
+    allowed = baseline + 4
     while (count := site.descriptors()) > allowed and time.monotonic() < deadline:
         time.sleep(0.05)
     return [f"I7: {count} files are open, {baseline} were at rest"] if count > allowed else []

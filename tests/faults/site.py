@@ -125,10 +125,14 @@ class Site:
         return sum(map(float, lines))
 
     def descriptors(self) -> int:
-        """Count the server's open files, but for connections to the upstream, which are kept for a while."""
+        """Count the server's open files, but for those that pools keep, which have bounds of their own.
+
+        They are connections to the upstream, and to SQLite, each of which has several files.
+        """
         folder = Path(f"/proc/{self.pid}/fd")
         kept = self._upstream_sockets()
-        return sum(_target(path) not in kept for path in folder.iterdir())
+        targets = [_target(path) for path in folder.iterdir()]
+        return sum(target not in kept and not Path(target).name.startswith("meter.db") for target in targets)
 
     def _upstream_sockets(self) -> set[str]:
         """Return the open connections to the upstream's port, as they are shown among open files."""
