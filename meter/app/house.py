@@ -30,6 +30,7 @@ from meter.app.key_view import KeyViewer
 from meter.app.limiting import Limiting, defaults, prompt_tokens
 from meter.app.rating import Rater, keep_fresh, load_first
 from meter.app.refusals import Refusals
+from meter.app.retaining import keep_retained
 from meter.app.unpriced import UnpricedGate
 from meter.core.attempts import Attempt, interrupted
 from meter.core.errors import MeterError, MeteringUnavailable
@@ -144,6 +145,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     local["/health/ready"] = house.readiness
     _show(metrics, pumps, holding)
     upkeeps = [metrics.keep_fresh(), keep_fresh(rater), budgets.keep(), refusals.keep_flushed()]
+    upkeeps += [keep_retained(database, settings.retention_months, budgets.clock.now)]
     upkeeps += [keep_delivering(database, settings, budgets.clock.now), *_shared_upkeep(shared)]
     try:
         async with _running(upkeeps):

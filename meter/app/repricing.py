@@ -36,7 +36,7 @@ def reprice(
             if verdict.correction is not None:
                 needing.append((account, verdict.correction))
         if apply and needing:
-            needing = corrections.correct(database, (account for account, _ in needing), decide, now())
+            needing = corrections.correct(database, [account for account, _ in needing], decide, now())
         for account, correction in needing:
             told.add(account, correction)
     if apply:

@@ -7,10 +7,11 @@ import click
 
 from meter.cli import opening
 from meter.core.reports import Question
+from meter.core.retention import label
 from meter.datadir import JOURNAL_FOLDER
 from meter.journal.quarantine import Quarantine
 from meter.journal.recovery import unshipped
-from meter.store import corrections, ledger, reports
+from meter.store import corrections, ledger, reports, retention
 from meter.store.database import Database
 
 # What is settled is usually in the ledger within a second.
@@ -22,7 +23,9 @@ def verify() -> None:
     """Check that the ledger and everything derived from it agree; exit 1 and say what does not."""
     configured = opening.settings()
     with opening.existing_database(configured) as database:
-        mismatches = ledger.verify(database) + corrections.verify(database) + _report_mismatches(database)
+        horizon = retention.begins(database)
+        mismatches = ledger.verify(database) + corrections.verify(database)
+        mismatches += _report_mismatches(database, horizon)
     journals = configured.data_dir / JOURNAL_FOLDER
     if journals.exists():
         mismatches += unshipped(journals, older_than_seconds=LATE_SECONDS)
@@ -32,11 +35,13 @@ def verify() -> None:
     if mismatches:
         sys.exit(1)
     click.echo("ok")
+    if horizon is not None:
+        click.echo(f"compared from {label(horizon)} on, where the ledger begins")
 
 
-def _report_mismatches(database: Database) -> list[str]:
+def _report_mismatches(database: Database, horizon: datetime | None) -> list[str]:
     """Compare what reports say from the rollup with what they say from the ledger."""
-    since, until = datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
+    since, until = horizon or datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
     # Models are in the rollup, end users only in the ledger.
     from_rollup, from_ledger = (
         reports.answer(database, Question(by=(group,), since=since, until=until, tz=UTC)).total

@@ -46,13 +46,21 @@ def closable(text: str, now: datetime) -> Period:
 
 
 def counted(
-    events: Iterable[UsageEvent], closed: Collection[datetime], posted_at: datetime
+    events: Iterable[UsageEvent],
+    closed: Collection[datetime],
+    posted_at: datetime,
+    horizon: datetime | None = None,
 ) -> list[UsageEvent]:
-    """Count in the month of their posting what belongs to a closed one, late events and corrections alike."""
-    if not closed:
+    """Count in the month of their posting what belongs to a closed one, late events and corrections alike.
+
+    Months before the ledger's horizon are closed too.
+    """
+    if not closed and horizon is None:
         return list(events)
     return [
-        msgspec.structs.replace(event, counted_at=posted_at) if month_of(event) in closed else event
+        msgspec.structs.replace(event, counted_at=posted_at)
+        if month_of(event) in closed or (horizon is not None and event.started_at < horizon)
+        else event
         for event in events
     ]
 

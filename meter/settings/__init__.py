@@ -29,6 +29,7 @@ from meter.settings.values import (
     as_database_url,
     as_durability,
     as_limit,
+    as_months,
     as_names,
     as_number,
     as_overrun,
@@ -105,6 +106,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Secret | None
     """It may hold a password."""
     report_ledger_days_max: float
+    retention_months: int
+    """0 keeps everything."""
     prices_seed: str
     unpriced: str
 
@@ -225,6 +228,12 @@ SETTINGS: tuple[Setting, ...] = (
         as_number,
         "93",
         "The longest report by `user` or `tag`, which reads the ledger.",
+    ),
+    Setting(
+        "retention_months",
+        as_months,
+        "0",
+        "Events leave the ledger after so many months beside the running one, and their sums stay; 0: never.",
     ),
     Setting("key_rpm", as_limit, "0", "Requests a minute of a key that has no limit of its own; 0: any."),
     Setting("key_tpm", as_limit, "0", "Tokens a minute of such a key; 0: any."),

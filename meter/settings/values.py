@@ -4,6 +4,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from meter.core.limits import LIMIT_MAX
+from meter.core.retention import MONTHS_MAX
 from meter.core.unpriced import POLICIES as UNPRICED_POLICIES
 
 CONFIG_FILE = "meter.toml"
@@ -82,6 +83,14 @@ def as_limit(value: str) -> int:
     number = int(value)
     if not 0 <= number <= LIMIT_MAX:
         raise ValueError(f"must be a whole number up to {LIMIT_MAX}, or 0 for no limit")
+    return number
+
+
+def as_months(value: str) -> int:
+    """Read for how many months something is kept, 0 for ever."""
+    number = int(value)
+    if not 0 <= number <= MONTHS_MAX:
+        raise ValueError(f"must be a whole number of months up to {MONTHS_MAX}, or 0 for ever")
     return number
 
 

@@ -6,7 +6,7 @@ else gets it, however long its holder has been silent.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from meter.core.allowances import Answer, Ask, Beat, Room, Share, Wish, decide, 
 from meter.core.audit import Signature
 from meter.core.budgets import Budget, Standing
 from meter.core.errors import Conflict, NotFound
-from meter.store import audit, budgets, windows
+from meter.store import audit, budgets, clock, windows
 from meter.store.database import Database
 from meter.store.tables import allowances, budget_windows, holders
 from meter.store.tables import budgets as budgets_table
@@ -113,11 +113,11 @@ def beat(database: Database, holder: str, now: datetime, *, holds: bool) -> Beat
             _know(database, connection, holder, now)
             _forget_ended(connection, holder, now)
     with database.read() as connection:
-        return Beat(_now(connection, now), budgets.read(connection), _held(connection, holder))
+        return Beat(clock.now(connection, now), budgets.read(connection), _held(connection, holder))
 
 
 def _know(database: Database, connection: sa.Connection, holder: str, now: datetime) -> None:
-    at = _now(connection, now)
+    at = clock.now(connection, now)
     row = {"holder": holder, "started_at": at, "heartbeat_at": at}
     statement = database.insert(holders).values(row)
     connection.execute(statement.on_conflict_do_update(index_elements=["holder"], set_={"heartbeat_at": at}))
@@ -125,7 +125,8 @@ def _know(database: Database, connection: sa.Connection, holder: str, now: datet
 
 def _forget_ended(connection: sa.Connection, holder: str, now: datetime) -> None:
     """Take away the empty allowances of windows that have ended, of which there are more every hour."""
-    ended = sa.select(budget_windows.c.id).where(budget_windows.c.end < _now(connection, now) - ENDED_FOR)
+    ended_by = clock.now(connection, now) - ENDED_FOR
+    ended = sa.select(budget_windows.c.id).where(budget_windows.c.end < ended_by)
     empty = (allowances.c.holder == holder) & (allowances.c.amount == 0) & allowances.c.window_id.in_(ended)
     connection.execute(sa.delete(allowances).where(empty))
 
@@ -153,7 +154,7 @@ def write_off(database: Database, holder: str, by: Signature) -> int:
             raise NotFound(
                 f"There is no holder {holder!r}; see: meter budgets list --holders", param="holder"
             )
-        silent = (_now(connection, by.at) - row.heartbeat_at).total_seconds()
+        silent = (clock.now(connection, by.at) - row.heartbeat_at).total_seconds()
         if silent < ALIVE_SECONDS:
             raise Conflict(f"{holder} was heard of {silent:.0f} s ago: stop it first.", param="holder")
         count = _release(connection, holder)
@@ -200,13 +201,6 @@ def _held(connection: sa.Connection, holder: str) -> dict[int, Share]:
     return {row.id: Share(row.budget_id, row.start, row.id, row.amount, row.room) for row in rows}
 
 
-def _now(connection: sa.Connection, now: datetime) -> datetime:
-    if connection.dialect.name != "postgresql":
-        return now
-    told: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
-    return told.astimezone(UTC)
-
-
 class Holder(NamedTuple):
     """A process that may hold allowances, as an operator sees it."""
 
@@ -230,6 +224,6 @@ def list_holders(database: Database, now: datetime) -> list[Holder]:
         .order_by(holders.c.started_at)
     )
     with database.read() as connection:
-        at = _now(connection, now)
+        at = clock.now(connection, now)
         rows = connection.execute(query).all()
     return [Holder(row.holder, (at - row.heartbeat_at).total_seconds(), row.allowances) for row in rows]

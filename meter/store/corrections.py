@@ -4,7 +4,7 @@ A correction has the `started_at` of the event that it corrects, so that both li
 are found by the same index.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from meter.core.corrections import Account, Decide, Posted, posting_time
 from meter.core.events import UsageEvent, UsageSource
-from meter.store import ledger
+from meter.core.retention import check_since
+from meter.store import ledger, retention
 from meter.store.database import Database
 from meter.store.locks import Lock, hold
 from meter.store.tables import api_keys, teams, usage_events
@@ -29,6 +30,7 @@ def pages(database: Database, since: datetime, until: datetime) -> Iterator[list
     after: UsageEvent | None = None
     while True:
         with database.read_long() as connection:
+            retention.require(connection, "Rating again reads", since)
             originals = _read(connection, _originals(since, until, after))
             accounts = _accounts(connection, originals)
         if not accounts:
@@ -38,11 +40,16 @@ def pages(database: Database, since: datetime, until: datetime) -> Iterator[list
 
 
 def correct(
-    database: Database, accounts: Iterable[Account], decide: Decide, now: datetime
+    database: Database, accounts: Sequence[Account], decide: Decide, now: datetime
 ) -> list[tuple[Account, UsageEvent]]:
-    """Correct events by what they cost at this moment; returns the accounts before, and the corrections."""
+    """Correct events by what they cost at this moment; returns the accounts before, and the corrections.
+
+    Raises `BeforeHorizon` where they have begun to leave the ledger meanwhile.
+    """
     with database.write() as connection:
         hold(connection, Lock.CORRECTIONS)
+        started = [account.event.started_at for account in accounts]
+        check_since("Rating again reads", min(started), retention.horizon(connection))
         current = _accounts(connection, [account.original for account in accounts])
         needed = [made for account in current if (made := decide(account).correction) is not None]
         posted = ledger.post(database, connection, needed, posting_time(current, now))
@@ -70,7 +77,8 @@ def names(database: Database, event: UsageEvent) -> tuple[str, str]:
 def verify(database: Database) -> list[str]:
     """Check that corrections belong to events, each by a price version of its own; a sentence a mismatch."""
     with database.read_long() as connection:
-        orphans = connection.execute(_orphans()).all()
+        horizon = retention.hold_ledger(connection)
+        orphans = connection.execute(_orphans(horizon)).all()
         repeated = connection.execute(_repeated()).all()
     return [
         *(f"correction {event_id}: there is no event {corrects_id}" for event_id, corrects_id in orphans),
@@ -123,7 +131,8 @@ def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[Posted]:
     return [Posted(ledger.read_event(row), row["posted_at"]) for row in connection.execute(query).mappings()]
 
 
-def _orphans() -> sa.Select[Any]:
+def _orphans(horizon: datetime | None) -> sa.Select[Any]:
+    """Find corrections without their event; one from before the horizon may have outlived it."""
     correction, original = _corrections.c, usage_events.c
     same = (
         (original.event_id == correction.corrects_id)
@@ -133,7 +142,11 @@ def _orphans() -> sa.Select[Any]:
     return (
         sa.select(correction.event_id, correction.corrects_id)
         .select_from(_corrections.outerjoin(usage_events, same))
-        .where(correction.corrects_id.is_not(None), original.event_id.is_(None))
+        .where(
+            correction.corrects_id.is_not(None),
+            original.event_id.is_(None),
+            sa.true() if horizon is None else correction.started_at >= horizon,
+        )
         .order_by(correction.event_id)
     )
 

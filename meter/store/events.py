@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from meter.core.access import Scope
 from meter.core.errors import NotFound
 from meter.core.events import Listed, Place, Wanted
+from meter.core.retention import label
+from meter.store import retention
 from meter.store import teams as teams_store
 from meter.store.database import Database
 from meter.store.ledger import read_event
@@ -36,7 +38,7 @@ def find(database: Database, event_id: str, scope: Scope) -> list[Listed]:
         query = _NAMED.where(event.event_id == exact, within(scope, event.team_id))
         row = connection.execute(query).mappings().first()
         if row is None:
-            raise NotFound(f"There is no event {event_id!r}.", param="event_id")
+            raise NotFound(_absent(event_id, retention.horizon(connection)), param="event_id")
         # A correction bears the start of what it corrects, by which it is found.
         of_it = (event.started_at == row["started_at"]) & (event.corrects_id == exact)
         corrections = connection.execute(_NAMED.where(of_it).order_by(event.posted_at)).mappings().all()
@@ -125,6 +127,11 @@ def _exact(event_id: str) -> str:
         return str(UUID(event_id))
     except ValueError:
         raise NotFound(f"There is no event {event_id!r}.", param="event_id") from None
+
+
+def _absent(event_id: str, horizon: datetime | None) -> str:
+    left = "" if horizon is None else f" Those from before {label(horizon)} have left the ledger."
+    return f"There is no event {event_id!r}.{left}"
 
 
 def _listed(row: sa.RowMapping) -> Listed:

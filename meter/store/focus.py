@@ -10,6 +10,7 @@ from meter.core.focus import Charge, check
 from meter.core.prices import KINDS, Price
 from meter.core.reports import Question
 from meter.core.spans import floor
+from meter.store import retention
 from meter.store.database import Database
 from meter.store.prices import read_price
 from meter.store.reports import filters
@@ -46,6 +47,7 @@ def days(database: Database, question: Question) -> Iterator[Day]:
     while first + count * _DAY < question.until:
         count += 1
     with database.read_long() as connection:
+        retention.require(connection, "A FOCUS export reads", question.since)
         names = _names(connection)
         for number in range(count):
             yield Day(number + 1, count, _charges(connection, question, names, first + number * _DAY))

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from meter.core import months
 from meter.core.events import Outcome, Reserved, UsageEvent, UsageSource
 from meter.core.rollup import fold
-from meter.store import budgets, rollup, staging, thresholds, windows
+from meter.store import budgets, retention, rollup, staging, thresholds, windows
 from meter.store.database import Database
 from meter.store.months import closed
 from meter.store.tables import usage_events
@@ -39,23 +39,28 @@ def post(
     if not events:
         return []
     windows.share_appends(connection)
-    dated = months.counted(events, closed(connection), posted_at)
+    horizon = retention.horizon(connection)
+    dated = months.counted(events, closed(connection), posted_at, horizon)
     unique = {event.event_id: event for event in dated}
     staging.fill(connection, unique.values(), posted_at)
     inserted = connection.scalars(_insert_staged(database)).all()
     staging.drop(connection)
     fresh = [unique[event_id] for event_id in inserted]
     rollup.add(database, connection, fold(fresh))
-    changes = windows.charge(database, connection, budgets.read(connection), fresh)
+    changes = windows.charge(database, connection, budgets.read(connection), fresh, horizon)
     thresholds.raise_reached(database, connection, changes, posted_at)
     return fresh
 
 
 def verify(database: Database) -> list[str]:
-    """Compare rollup and budgets with the sums of the events; returns every mismatch as a sentence."""
+    """Compare rollup and budgets with the sums of the events; returns every mismatch as a sentence.
+
+    Where events have left the ledger, what counts before its horizon cannot be compared.
+    """
     with database.read_long() as connection:
-        of_rollup = rollup.mismatches(connection, fold(_stored_events(connection)))
-        return of_rollup + windows.verify(connection, budgets.read(connection))
+        horizon = retention.hold_ledger(connection)
+        of_rollup = rollup.mismatches(connection, fold(_stored_events(connection, horizon)), horizon)
+        return of_rollup + windows.verify(connection, budgets.read(connection), horizon)
 
 
 def find(database: Database, event_id: str) -> UsageEvent | None:
@@ -78,8 +83,10 @@ def _insert_staged(database: Database) -> sa.Executable:
     return executable
 
 
-def _stored_events(connection: sa.Connection) -> Iterator[UsageEvent]:
+def _stored_events(connection: sa.Connection, horizon: datetime | None) -> Iterator[UsageEvent]:
     query = sa.select(usage_events).execution_options(yield_per=EVENTS_PER_FETCH)
+    if horizon is not None:
+        query = query.where(sa.not_(retention.leaving(horizon)))
     for row in connection.execute(query).mappings():
         yield read_event(row)
 

@@ -14,7 +14,10 @@ class Lock(IntEnum):
     CORRECTIONS = 0x6D65746577
     """Deciding what an event costs now, and correcting it."""
     APPENDS = 0x6D65746574
-    """Shared by who appends to the ledger; taken whole by who makes a budget or closes a month."""
+    """Shared by who appends to the ledger; taken whole by who makes a budget, closes a month or moves the
+    horizon."""
+    RETENTION = 0x6D6574657277
+    """Taking events out of the ledger that are before its horizon."""
 
 
 def hold(connection: sa.Connection, lock: Lock, *, shared: bool = False) -> None:

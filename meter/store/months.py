@@ -8,7 +8,8 @@ from meter.core.audit import Signature
 from meter.core.errors import Conflict
 from meter.core.months import ClosedMonth
 from meter.core.period import Period
-from meter.store import audit
+from meter.core.retention import label
+from meter.store import audit, retention
 from meter.store.database import Database
 from meter.store.locks import Lock, hold
 from meter.store.tables import closed_months
@@ -23,6 +24,13 @@ def close(database: Database, month: Period, by: Signature) -> ClosedMonth:
     with database.write() as connection:
         hold(connection, Lock.APPENDS)
         query = sa.select(closed_months).where(closed_months.c.month == month.start)
+        horizon = retention.horizon(connection)
+        if horizon is not None and month.start < horizon:
+            raise Conflict(
+                f"{month.label} needs no closing: the ledger begins at {label(horizon)}, and what comes for "
+                "a time before counts when it is posted",
+                param="month",
+            )
         earlier = connection.execute(query).mappings().first()
         if earlier is not None:
             raise Conflict(_sentence(_closed_month(earlier)), param="month")

@@ -6,6 +6,7 @@ work for a server under load.
 """
 
 import logging
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +19,7 @@ MONTHS_AHEAD = 2
 # Long reads of the default partition are not worth waiting for: there is time until the month begins.
 LOCK_SECONDS_MAX = 2
 _PREFIX = f"{usage_events.name}_"
+_MONTHLY = re.compile(rf"{_PREFIX}\d{{4}}_\d{{2}}", re.ASCII)
 # Any number, as long as all servers use the same.
 _ADVISORY_LOCK = 0x6D65746572
 
@@ -45,12 +47,36 @@ def is_partition(table: str) -> bool:
     return table.startswith(_PREFIX)
 
 
+def ended_by(database: Database, instant: datetime) -> list[str]:
+    """Return the partitions of months that had ended by an instant, in order."""
+    if database.is_sqlite:
+        return []
+    query = (
+        "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid "
+        "WHERE inhparent = %s::regclass ORDER BY relname"
+    )
+    with database.read() as connection:
+        names = connection.exec_driver_sql(query, (usage_events.name,)).scalars().all()
+    month = _name(instant.astimezone(UTC))
+    return [name for name in names if _MONTHLY.fullmatch(name) and name < month]
+
+
+def claim(connection: sa.Connection, name: str) -> bool:
+    """Keep others from making or dropping partitions in this transaction; says whether one is still there."""
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+    return _is_there(connection, name)
+
+
+def detach(connection: sa.Connection, name: str) -> None:
+    """Take a partition out of the ledger; it stays a table of its own."""
+    connection.exec_driver_sql(f"ALTER TABLE {usage_events.name} DETACH PARTITION {name}")
+
+
 def _make(database: Database, name: str, since: datetime, until: datetime) -> bool:
     try:
         with database.write() as connection:
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'")
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
-            if not _is_there(connection, name):
+            if not claim(connection, name):
                 # Attaching, unlike making it in place, lets the ledger be written meanwhile.
                 connection.exec_driver_sql(f"CREATE TABLE {name} (LIKE {usage_events.name} INCLUDING ALL)")
                 connection.exec_driver_sql(

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from meter.core.events import UsageEvent
 from meter.core.reconcile import Recorded
 from meter.core.reports import Question
-from meter.store import reports
+from meter.store import reports, retention
 from meter.store.database import Database
 from meter.store.ledger import EVENTS_PER_FETCH, read_event
 from meter.store.tables import closed_months, usage_events
@@ -19,8 +19,9 @@ def recorded(
 ) -> tuple[list[Recorded], set[str]]:
     """Return what was used by day and model, and the upstreams that it is from; the question is about when.
 
-    The rollup tells, unless tiers are asked for or a month is closed: what is late for a closed month counts
-    in another one there, while a provider bills it on its day.
+    The rollup tells, unless tiers are asked for, a month is closed, or events have left the ledger: what is
+    late for a closed month counts in another one there, while a provider bills it on its day. Days from
+    before the ledger's horizon are refused.
     """
     from_ledger = by_tier or _any_closed(database, question.until)
     by = ("day", "model", "upstream", *(("service_tier",) if by_tier else ()))
@@ -47,6 +48,7 @@ def attempts(
         *([] if upstream is None else [event.upstream == upstream]),
     )
     with database.read_long() as connection:
+        retention.require(connection, "Comparing a bill reads", since)
         for row in connection.execute(query.execution_options(yield_per=EVENTS_PER_FETCH)).mappings():
             yield read_event(row)
 
@@ -54,4 +56,4 @@ def attempts(
 def _any_closed(database: Database, until: datetime) -> bool:
     with database.read() as connection:
         query = sa.select(closed_months.c.month).where(closed_months.c.month < until).limit(1)
-        return connection.scalar(query) is not None
+        return connection.scalar(query) is not None or retention.horizon(connection) is not None

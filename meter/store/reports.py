@@ -16,6 +16,7 @@ from meter.core.reports import LEDGER_GROUPS, TIME_GROUPS, Question, Report, Row
 from meter.core.rollup import AMOUNTS, TALLIES
 from meter.core.spans import spans
 from meter.core.stretches import Stretch, periods_at, steady, stretches
+from meter.store import retention
 from meter.store.database import Database
 from meter.store.hours import hour_column, read_hour
 from meter.store.ledger_lines import ledger_lines
@@ -47,6 +48,9 @@ def answer(database: Database, question: Question, *, as_started: bool = False) 
     and can group by `service_tier` too.
     """
     with database.read_long() as connection:
+        if as_started or set(question.by) & set(LEDGER_GROUPS):
+            what = "Comparing a bill reads" if as_started else "Reports by user or tag read"
+            retention.require(connection, what, question.since)
         asking = _Asking(connection, question, as_started=as_started)
         found = asking.rows()
         rows = _named(connection, question, found)

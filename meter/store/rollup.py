@@ -5,6 +5,7 @@ thousand lines of quarter hours, which take a database seconds to add up.
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -37,12 +38,17 @@ def add(database: Database, connection: sa.Connection, lines: Mapping[LineKey, S
         connection.execute(statement, [_row(table, *line) for line in sorted(coarser(lines, grain).items())])
 
 
-def mismatches(connection: sa.Connection, lines: Mapping[LineKey, Sums]) -> list[str]:
-    """Compare what is kept with lines of quarter hours; returns every mismatch as a sentence."""
+def mismatches(
+    connection: sa.Connection, lines: Mapping[LineKey, Sums], since: datetime | None = None
+) -> list[str]:
+    """Compare what is kept with lines of quarter hours; returns every mismatch as a sentence.
+
+    What is kept of the time before `since`, which begins a month in UTC, is left out.
+    """
     return [
         f"{ROLLUP[grain].name} at {mismatch}"
         for grain in reversed(GRAINS)
-        for mismatch in _mismatches(connection, ROLLUP[grain], coarser(lines, grain))
+        for mismatch in _mismatches(connection, ROLLUP[grain], coarser(lines, grain), since)
     ]
 
 
@@ -81,8 +87,11 @@ def _row(table: sa.Table, key: LineKey, line: Sums) -> dict[str, Any]:
     return {column.name: values[column.name] for column in table.columns}
 
 
-def _mismatches(connection: sa.Connection, table: sa.Table, expected: dict[LineKey, Sums]) -> Iterator[str]:
-    found = {_line_key(row): _line(table, row) for row in connection.execute(sa.select(table)).mappings()}
+def _mismatches(
+    connection: sa.Connection, table: sa.Table, expected: dict[LineKey, Sums], since: datetime | None
+) -> Iterator[str]:
+    query = sa.select(table) if since is None else sa.select(table).where(table.c.bucket >= since)
+    found = {_line_key(row): _line(table, row) for row in connection.execute(query).mappings()}
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):
             yield _mismatch(key, expected.get(key), found.get(key))

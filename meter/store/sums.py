@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from meter.core.budgets import Budget, Measure, OwnerKind, Span
+from meter.core.errors import InvalidRequest
+from meter.store import retention
 from meter.store.database import Database
 from meter.store.tables import usage_15m, usage_events
 
@@ -17,6 +19,12 @@ _PART = 10**6
 def spent_in(connection: sa.Connection, budget: Budget, span: Span) -> int:
     """Sum what counts for a budget in a window of its own, whose bounds are quarters of an hour."""
     if budget.model:
+        if not summable(budget, span, retention.horizon(connection)):
+            raise InvalidRequest(
+                f"The budget of {budget.whose} would begin with events that have left the ledger "
+                "('meter retention'): set one of a period, or one for all models.",
+                param="period",
+            )
         return _of_models(connection, budget, span)
     events = usage_events.c
     in_rollup = _within(usage_15m.c.bucket, span)
@@ -31,6 +39,14 @@ def spent_in(connection: sa.Connection, budget: Budget, span: Span) -> int:
     # One statement sees one state of the ledger; between two of them, somebody may commit.
     rows = connection.execute(sa.union_all(*parts)).all()
     return sum(row.sign * _whole(row) for row in rows)
+
+
+def summable(budget: Budget, span: Span, horizon: datetime | None) -> bool:
+    """Say whether the database still tells what counts in a window.
+
+    For ever and any model it does: what came of closed months counts in either place.
+    """
+    return horizon is None or span.start >= horizon or (span.end is None and not budget.model)
 
 
 def usual_completions(database: Database, since: datetime, pairs_max: int) -> dict[tuple[str, str], float]:

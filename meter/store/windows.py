@@ -16,7 +16,7 @@ from meter.core.budgets import Budget, Measure, Span, Standing, charged, spent_b
 from meter.core.events import UsageEvent
 from meter.store.database import Database
 from meter.store.locks import Lock, hold
-from meter.store.sums import spent_in
+from meter.store.sums import spent_in, summable
 from meter.store.tables import allowances, budget_windows, budgets
 
 Key = tuple[str, Span]
@@ -101,13 +101,22 @@ def _make(database: Database, connection: sa.Connection, budget: Budget, span: S
 
 
 def charge(
-    database: Database, connection: sa.Connection, known: Sequence[Budget], events: Sequence[UsageEvent]
+    database: Database,
+    connection: sa.Connection,
+    known: Sequence[Budget],
+    events: Sequence[UsageEvent],
+    horizon: datetime | None = None,
 ) -> list[Change]:
     """Add what entries have cost to the windows that they fall into, and take it out of what was reserved.
 
     The entries are in the ledger already, in this transaction, which shares appending. Returns what changed.
+    A window that ended before the ledger's horizon stays as it is: nobody can sum it anew.
     """
-    added = spent_by_window(known, events)
+    added = {
+        key: amount
+        for key, amount in spent_by_window(known, events).items()
+        if horizon is None or key[1].end is None or key[1].end > horizon
+    }
     held = {part.allowance for event in events for part in event.reserved}
     if not added and not held:
         return []
@@ -168,15 +177,19 @@ def reserve(connection: sa.Connection, window_id: int, amount: int) -> None:
     _change(connection, window_id, reserved=amount)
 
 
-def verify(connection: sa.Connection, known: Iterable[Budget]) -> list[str]:
-    """Compare every window with the ledger and the allowances; returns every mismatch as a sentence."""
+def verify(connection: sa.Connection, known: Iterable[Budget], horizon: datetime | None = None) -> list[str]:
+    """Compare every window with the ledger and the allowances; returns every mismatch as a sentence.
+
+    Windows from before the ledger's horizon are compared only where the rollup alone tells what was spent.
+    """
     by_id = {budget.id: budget for budget in known}
     held = sa.func.coalesce(sa.func.sum(allowances.c.amount), 0).label("held")
     query = sa.select(budget_windows, held).outerjoin(allowances).group_by(*budget_windows.c)
     sentences = []
     for row in connection.execute(query):
         budget = by_id[row.budget_id]
-        expected = spent_in(connection, budget, Span(row.start, row.end))
+        span = Span(row.start, row.end)
+        expected = spent_in(connection, budget, span) if summable(budget, span, horizon) else row.spent
         where = f"window from {row.start.isoformat()} of the budget of {budget.whose}"
         if row.spent != expected:
             sentences.append(f"{where}: spent {row.spent} instead of {expected}")

@@ -380,7 +380,8 @@ def test_corrections_change_no_entry(database: Database) -> None:
     sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
     touching = [text for text in seen if " usage_events" in text and not text.startswith("CREATE TEMPORARY")]
-    assert {text.split()[0].upper() for text in touching} == {"INSERT", "SELECT"}
+    # A lock that readers share keeps events from leaving meanwhile, and changes none.
+    assert {text.split()[0].upper() for text in touching} - {"LOCK"} == {"INSERT", "SELECT"}
 
 
 def budget(**fields: object) -> Budget:
