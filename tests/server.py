@@ -73,6 +73,7 @@ class Meter:
         return httpx.Client(
             base_url=self.control_url,
             headers={"authorization": f"Bearer {self.admin_token}"},
+            timeout=WAIT_SECONDS_MAX,
             trust_env=False,
         )
 

@@ -15,7 +15,7 @@ from tests.server import Meter
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
 
 # Shorter than a gate's patience, so that what waits for the upstream's end fails.
-TIMEOUT_SECONDS = 10
+TIMEOUT_SECONDS = 30
 
 
 def command(meter: Meter, key: str, body: bytes, *options: str) -> list[str]:

@@ -14,7 +14,7 @@ from tests.clients.routerhub import EXAMPLES, Json
 from tests.fake_upstream import DONE, FakeUpstream, event, response, stream
 from tests.server import Meter
 
-TIMEOUT_SECONDS = 10
+TIMEOUT_SECONDS = 30
 EXAMPLE = EXAMPLES[0]
 MODEL: Json = {"id": EXAMPLE.model, "object": "model", "created": 1_747_000_000, "owned_by": "anthropic"}
 VECTOR = [0.25, -0.5, 0.125]

@@ -11,7 +11,7 @@ from tests.fake_upstream import FakeUpstream, Gate, stream
 from tests.server import Meter
 
 # Shorter than a gate's patience, so that what waits for the upstream's end fails.
-TIMEOUT_SECONDS = 10
+TIMEOUT_SECONDS = 30
 
 
 def headers(key: str) -> dict[str, str]:

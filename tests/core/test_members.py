@@ -76,9 +76,9 @@ def test_malformed_objects_are_refused(data: bytes) -> None:
 )
 def test_malformed_megabytes_are_refused_in_linear_time(data: bytes) -> None:
     """Nothing backtracks: two megabytes of bad JSON take far less than a second or two."""
-    started = time.perf_counter()
+    started = time.thread_time()
 
     with pytest.raises(ValueError, match=r"."):
         members(data)
 
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5

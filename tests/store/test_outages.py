@@ -1,7 +1,6 @@
 """A PostgreSQL server that is stopped, paused, full of readers or read-only is told from a wrong question."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from random import Random
@@ -14,10 +13,12 @@ from meter.store import keys, ledger, purpose
 from meter.store.database import Database, DatabaseUnavailable
 from meter.store.tables import teams
 from tests import services
+from tests.patience import within
 from tests.services import Cluster
 from tests.store.conftest import NOW, closing_database, make_event, new_event_id
 
 NOTICED_SECONDS_MAX = 10.0
+WAIT_SECONDS_MAX = 60.0
 RANDOM = Random(1)
 
 
@@ -68,14 +69,11 @@ def test_a_stopped_server_is_away_and_comes_back(
     work(database)
 
     cluster.stop()
-    began = time.monotonic()
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
-            work(database)
-    took = time.monotonic() - began
+            within(NOTICED_SECONDS_MAX / 2, lambda: work(database))
     cluster.start()
 
-    assert took < NOTICED_SECONDS_MAX
     work(database)
 
 
@@ -89,15 +87,12 @@ def test_a_paused_server_is_away(
         work(database)
 
     cluster.pause()
-    began = time.monotonic()
     try:
         with pytest.raises(DatabaseUnavailable):
-            work(database)
-        took = time.monotonic() - began
+            within(NOTICED_SECONDS_MAX, lambda: work(database))
     finally:
         cluster.resume()
 
-    assert took < NOTICED_SECONDS_MAX
     work(database)
 
 
@@ -111,15 +106,12 @@ def read_and_pause(database: Database, cluster: Cluster) -> None:
 
 def test_a_server_that_pauses_within_a_read(cluster: Cluster, database: Database) -> None:
     """A statement that gets no answer is given up, and its connection is not used again."""
-    began = time.monotonic()
     try:
         with pytest.raises(DatabaseUnavailable):
-            read_and_pause(database, cluster)
-        took = time.monotonic() - began
+            within(NOTICED_SECONDS_MAX, lambda: read_and_pause(database, cluster))
     finally:
         cluster.resume()
 
-    assert took < NOTICED_SECONDS_MAX
     with database.read() as connection:
         assert connection.scalar(sa.select(sa.literal(3))) == 3
 
@@ -166,9 +158,9 @@ def hold(database: Database, total: int, until: threading.Event) -> list[threadi
     def read() -> None:
         try:
             with database.read_long() as connection:
-                connection.execute(sa.select(sa.literal(1)))
+                connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
                 started.release()
-                until.wait(NOTICED_SECONDS_MAX)
+                until.wait(WAIT_SECONDS_MAX)
         except DatabaseUnavailable:
             pass
 
@@ -176,7 +168,7 @@ def hold(database: Database, total: int, until: threading.Event) -> list[threadi
     for thread in threads:
         thread.start()
     for _ in range(purpose.READING_LONG.connections_max):
-        assert started.acquire(timeout=NOTICED_SECONDS_MAX)
+        assert started.acquire(timeout=WAIT_SECONDS_MAX)
     return threads
 
 
@@ -184,16 +176,15 @@ def test_reports_keep_no_key_waiting(postgres_database: Database) -> None:
     """While a hundred reports want connections, keys are looked up and events appended as ever."""
     until = threading.Event()
     threads = hold(postgres_database, 100, until)
-    began = time.monotonic()
 
-    look_up(postgres_database)
-    append(postgres_database)
-    took = time.monotonic() - began
+    within(1.0, lambda: look_up(postgres_database))
+    within(1.0, lambda: append(postgres_database))
+    wanting = sum(thread.is_alive() for thread in threads)
     until.set()
     for thread in threads:
-        thread.join(NOTICED_SECONDS_MAX)
+        thread.join(WAIT_SECONDS_MAX)
 
-    assert took < 1.0
+    assert wanting >= purpose.READING_LONG.connections_max
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -14,6 +15,8 @@ from meter.store import ledger
 from meter.store.database import Database, DatabaseUnavailable
 from meter.store.partitions import make_partitions
 from tests import services
+from tests.patience import within
+from tests.server import until
 from tests.store.conftest import NOW, closing_database, make_event, new_event_id, second
 
 RANDOM = Random(3)
@@ -150,24 +153,48 @@ def test_many_servers_make_them_at_once(postgres_database: Database) -> None:
     assert placed(postgres_database) == {"usage_events_2028_01": 20 * len(others)}
 
 
-def test_the_ledger_is_written_while_a_partition_waits(postgres_database: Database) -> None:
-    """A long read of the default partition makes a new one wait, and then give up; never the ledger."""
-    with postgres_database.read_long() as reader:
-        reader.exec_driver_sql("SELECT count(*) FROM usage_events_default")
-        making = threading.Thread(target=_make_and_give_up, args=(postgres_database,))
+def test_the_ledger_is_written_while_a_partition_waits(
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long read of the default partition makes a new one wait, and never the ledger."""
+    make_partitions(postgres_database, NOW)
+    # Longer than any stall of the machine, so that it still waits when the ledger has been written.
+    monkeypatch.setattr("meter.store.partitions.LOCK_SECONDS_MAX", WAIT_SECONDS_MAX)
+    made: list[list[str]] = []
+    making = threading.Thread(target=lambda: made.append(make_partitions(postgres_database, NEW_YEAR)))
+    with reading_default(postgres_database):
         making.start()
+        until(lambda: somebody_waits(postgres_database), "the new partition to wait for the reader")
         appended = ledger.append(postgres_database, [event_at(NOW) for _ in range(10)], NOW)
-        waiting = making.is_alive()
-        making.join(WAIT_SECONDS_MAX)
+        still_waiting = somebody_waits(postgres_database)
+    making.join(WAIT_SECONDS_MAX)
 
-    assert appended == 10
-    assert waiting
+    assert (appended, still_waiting) == (10, True)
+    assert made == [[]]
+
+
+@contextmanager
+def reading_default(database: Database) -> Iterator[None]:
+    """Read the default partition for as long as the block takes, however long that is."""
+    with database.read_long() as reader:
+        reader.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+        reader.exec_driver_sql("SELECT count(*) FROM usage_events_default")
+        yield
+
+
+def somebody_waits(database: Database) -> bool:
+    """Say whether somebody waits for a lock of the default partition."""
+    query = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'usage_events_default'::regclass"
+    with database.read() as connection:
+        return connection.exec_driver_sql(query).first() is not None
+
+
+def test_a_partition_does_not_wait_for_a_long_read(postgres_database: Database) -> None:
+    """While the default partition is read, making another one gives up by itself, and may be tried again."""
+    with reading_default(postgres_database), pytest.raises(DatabaseUnavailable, match="lock timeout"):
+        within(WAIT_SECONDS_MAX, lambda: make_partitions(postgres_database, NEW_YEAR))
+
     assert make_partitions(postgres_database, NEW_YEAR) == []
-
-
-def _make_and_give_up(database: Database) -> None:
-    with pytest.raises(DatabaseUnavailable, match="lock timeout"):
-        make_partitions(database, NEW_YEAR)
 
 
 def test_sqlite_has_none(sqlite_database: Database) -> None:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from meter.metrics import CONTENT_TYPE
 from tests.fake_upstream import FakeUpstream, response
-from tests.server import Meter, until
+from tests.server import WAIT_SECONDS_MAX, Meter, until
 
 # How long a revoked key may go on working, with some room for a loaded machine.
 REVOKED_WITHIN_SECONDS = 5.5
@@ -72,6 +72,7 @@ def ask(meter: Meter, key: str) -> httpx.Response:
         f"{meter.url}/chat/completions",
         headers={"authorization": f"Bearer {key}"},
         json={"model": "control/model", "messages": []},
+        timeout=WAIT_SECONDS_MAX,
         trust_env=False,
     )
 
@@ -235,14 +236,19 @@ def test_keys_of_all_teams_are_listed(control: httpx.Client, team: str) -> None:
 def test_a_key_may_expire(control: httpx.Client, team: str, meter: Meter, upstream: FakeUpstream) -> None:
     """A key ends by itself at its time, which is given with its offset."""
     upstream.answer([response(json.dumps(COMPLETION).encode())])
-    expires_at = datetime.now(UTC) + timedelta(seconds=1.5)
 
-    key = control.post("/api/v1/keys", json={"team": team, "expires_at": expires_at.isoformat()}).json()
+    def used_before_its_end() -> dict[str, Any] | None:
+        # A machine that stalls may miss a key's whole life.
+        expires_at = datetime.now(UTC) + timedelta(seconds=1.5)
+        made = control.post("/api/v1/keys", json={"team": team, "expires_at": expires_at.isoformat()}).json()
+        assert datetime.fromisoformat(made["expires_at"]) == expires_at
+        return made if ask(meter, made["key"]).status_code == 200 else None
 
-    assert datetime.fromisoformat(key["expires_at"]) == expires_at
-    assert ask(meter, key["key"]).status_code == 200
+    key = until(used_before_its_end, "a key to be used before its end")
+
+    assert key is not None
     until(lambda: ask(meter, key["key"]).status_code == 401, "the key to end")
-    assert datetime.now(UTC) >= expires_at
+    assert datetime.now(UTC) >= datetime.fromisoformat(key["expires_at"])
 
 
 @pytest.mark.parametrize(
@@ -361,10 +367,19 @@ def test_a_revoked_key_stops_working_within_seconds(
 
     assert control.delete(f"/api/v1/keys/{key.split('_')[1]}").status_code == 200
     revoked = time.monotonic()
-    until(lambda: ask(meter, key).status_code == 401, "the key to be refused")
-    elapsed = time.monotonic() - revoked
+    admitted_at = [revoked]
 
-    assert elapsed <= REVOKED_WITHIN_SECONDS
+    def refused() -> bool:
+        began = time.monotonic()
+        if ask(meter, key).status_code == 401:
+            return True
+        admitted_at.append(began)
+        return False
+
+    until(refused, "the key to be refused")
+
+    # When the last that was admitted was sent: a machine that stalls makes answers late, not this.
+    assert admitted_at[-1] - revoked <= REVOKED_WITHIN_SECONDS
     assert {ask(meter, key).status_code for _ in range(20)} == {401}
 
 
