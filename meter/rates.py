@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import Any
 
 from limits.aio.storage import RedisStorage
-from redis.asyncio import BlockingConnectionPool
+from redis import RedisError
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -32,6 +33,20 @@ UNLIMITED = 2**53
 PREFIX = "meter:rates"
 
 log = logging.getLogger(__name__)
+
+
+async def redis_version(url: str) -> str:
+    """Ask a Redis for its version; raises `RedisAwayError`, whose text has no password in it."""
+    client = Redis.from_url(
+        url, socket_connect_timeout=OPENING_SECONDS_MAX, socket_timeout=OPENING_SECONDS_MAX
+    )
+    try:
+        told = await client.info("server")
+    except (RedisError, OSError) as fault:
+        raise RedisAwayError(str(fault) or type(fault).__name__) from fault
+    finally:
+        await client.aclose()
+    return str(told["redis_version"])
 
 
 class RedisAwayError(Exception):

@@ -30,6 +30,7 @@ COMMANDS = (
     "tokens",
     "audit",
     "verify",
+    "doctor",
     "retention",
     "db",
     "work",

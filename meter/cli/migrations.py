@@ -49,3 +49,9 @@ def current_revision(database: Database) -> str | None:
 def head_revision() -> str | None:
     """Return the revision that this meter expects."""
     return ScriptDirectory.from_config(configuration()).get_current_head()
+
+
+def is_known(revision: str | None) -> bool:
+    """Say whether this meter has a migration to a revision; an empty database is at none."""
+    scripts = ScriptDirectory.from_config(configuration())
+    return revision is None or revision in {script.revision for script in scripts.walk_revisions()}

@@ -24,13 +24,33 @@ class WrongPepper(ValueError):
 
 def check_pepper(database: Database, pepper: bytes) -> None:
     """Record the pepper's fingerprint on first use; from then on raise `WrongPepper` on any other."""
-    mine = hmac.new(pepper, _FINGERPRINTED, hashlib.sha256).hexdigest()
-    row = {"name": _FINGERPRINT, "value": mine}
+    row = {"name": _FINGERPRINT, "value": _fingerprint(pepper)}
     with database.write() as connection:
         # Whoever comes first decides; the others read what is there.
         connection.execute(database.insert(installation).values(row).on_conflict_do_nothing())
-        recorded = connection.scalar(
-            sa.select(installation.c.value).where(installation.c.name == _FINGERPRINT)
-        )
-    if not hmac.compare_digest(recorded or "", mine):
+        recorded = _recorded(connection)
+    _compare(recorded or "", pepper)
+
+
+def examine_pepper(database: Database, pepper: bytes) -> bool:
+    """Raise `WrongPepper` where another one is recorded; says whether any is."""
+    with database.read() as connection:
+        recorded = _recorded(connection)
+    if recorded is not None:
+        _compare(recorded, pepper)
+    return recorded is not None
+
+
+def _recorded(connection: sa.Connection) -> str | None:
+    query = sa.select(installation.c.value).where(installation.c.name == _FINGERPRINT)
+    found: str | None = connection.scalar(query)
+    return found
+
+
+def _compare(recorded: str, pepper: bytes) -> None:
+    if not hmac.compare_digest(recorded, _fingerprint(pepper)):
         raise WrongPepper
+
+
+def _fingerprint(pepper: bytes) -> str:
+    return hmac.new(pepper, _FINGERPRINTED, hashlib.sha256).hexdigest()
