@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from meter.app.actions import (
     rotate_key,
     signed,
 )
+from meter.app.explaining import explain_event
 from meter.app.pricing import list_prices, set_price
 from meter.app.rating import catalogs
 from meter.core.access import Scope
@@ -30,9 +31,12 @@ from meter.core.keys import Key
 from meter.core.price_listing import Asked as AskedPrices
 from meter.core.price_listing import Listing
 from meter.core.reports import Asked, Question
+from meter.core.sessions import FORMS, SESSIONS
+from meter.core.subkeys import subkey
 from meter.core.tokens import Token, digest
 from meter.settings import Settings
 from meter.store import alerts, audit, events, idempotency, keys, reports, teams, tokens
+from meter.store import budgets as budgets_table
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable
 from meter.store.questions import question
@@ -46,8 +50,10 @@ from meter.web.budgets import Budgets
 from meter.web.events import Events
 from meter.web.idempotency import Notes
 from meter.web.keys import Keys
+from meter.web.page.spend import Insight
 from meter.web.prices import Prices
 from meter.web.reports import Reports
+from meter.web.sessions import SessionKeys, Sessions
 from meter.web.system import Scrape
 from meter.web.teams import Teams
 from meter.web.tokens import Tokens
@@ -82,8 +88,21 @@ def control(desk: Desk) -> Litestar:
         digest=partial(digest, pepper=desk.credentials.pepper),
         clock=clock,
     )
+    sessions = _sessions(desk, askers)
     hosts = (*desk.settings.admin_hosts, desk.settings.admin_host)
-    return build(guard=guard(askers.find, hosts), services=_services(desk))
+    return build(
+        guard=guard(askers.find, sessions.find, hosts), services=_services(desk) | {"sessions": sessions}
+    )
+
+
+def _sessions(desk: Desk, askers: Askers) -> Sessions:
+    pepper = desk.credentials.pepper
+    return Sessions(
+        askers=askers,
+        keys=SessionKeys(sessions=subkey(pepper, SESSIONS), forms=subkey(pepper, FORMS)),
+        lasts=timedelta(seconds=desk.settings.session_seconds_max),
+        clock=clock,
+    )
 
 
 def _services(desk: Desk) -> dict[str, Any]:
@@ -116,6 +135,11 @@ def _services(desk: Desk) -> dict[str, Any]:
             partial(idempotency.forget, database),
         ),
         "reports": _reports(desk),
+        "insight": Insight(
+            now=clock.now,
+            standings=lambda scope: budgets_table.standings(database, clock.now(), scope),
+            explain=partial(explain_event, database, catalogs(desk.settings)),
+        ),
         "scrape": Scrape(desk.render_metrics, desk.metrics_content_type),
     }
 

@@ -108,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     report_ledger_days_max: float
     retention_months: int
     """0 keeps everything."""
+    session_seconds_max: int
     prices_seed: str
     unpriced: str
 
@@ -234,6 +235,9 @@ SETTINGS: tuple[Setting, ...] = (
         as_months,
         "0",
         "Events leave the ledger after so many months beside the running one, and their sums stay; 0: never.",
+    ),
+    Setting(
+        "session_seconds_max", as_positive, "43200", "How long one sign-in to the spend page lasts at most."
     ),
     Setting("key_rpm", as_limit, "0", "Requests a minute of a key that has no limit of its own; 0: any."),
     Setting("key_tpm", as_limit, "0", "Tokens a minute of such a key; 0: any."),

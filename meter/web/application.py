@@ -25,6 +25,10 @@ from meter.web.document import Document
 from meter.web.events import EventController
 from meter.web.idempotency import Replay, provide_once, replayed
 from meter.web.keys import KeyController
+from meter.web.page.assets import AssetController
+from meter.web.page.events import EventPagesController
+from meter.web.page.sign_in import SignInController
+from meter.web.page.spend import SpendController
 from meter.web.prices import PriceController
 from meter.web.reports import ReportController
 from meter.web.system import SystemController
@@ -42,6 +46,10 @@ CONTROLLERS = (
     AlertController,
     ReportController,
     SystemController,
+    SignInController,
+    SpendController,
+    EventPagesController,
+    AssetController,
 )
 BODY_BYTES_MAX = 1_000_000
 DOCUMENT = "/api/v1/openapi.json"

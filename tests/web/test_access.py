@@ -18,6 +18,7 @@ from meter.core.events import Outcome, UsageEvent, UsageSource
 from meter.core.keys import Key
 from meter.store import audit, ledger
 from tests.web.conftest import OWNER_TOKEN, Office, open_office
+from tests.web.visits import session_cookie
 
 OTHERS_TEAM = "the other team, which a viewer of one team must not see"
 OTHERS_KEY = "the key of another team"
@@ -59,6 +60,20 @@ MATRIX = {
     ("GET", "/api/v1/budgets"): (403, 200, 200, 200),
     ("PUT", "/api/v1/budgets"): (403, 403, 403, 200),
     ("DELETE", "/api/v1/budgets/{budget_id}"): (403, 403, 403, 200),
+}
+# What the page gives to a session of each role; a scraper's token gets none, and so is as good as signed out.
+PAGES = {
+    ("GET", "/spend"): (303, 200, 200, 200),
+    ("GET", "/spend/events"): (303, 200, 200, 200),
+    ("GET", "/spend/events/{event_id}"): (303, 200, 200, 200),
+    ("POST", "/sign-out"): (303, 303, 303, 303),
+}
+# What is there before anybody has signed in; it tells nothing.
+OPEN = {
+    ("GET", "/"): 303,
+    ("GET", "/sign-in"): 200,
+    ("POST", "/sign-in"): 403,
+    ("GET", "/assets/{name}"): 404,
 }
 NOBODY = ("none", "wrong", "a client's key", "a revoked token", "an unknown token")
 
@@ -159,7 +174,7 @@ def last_change(site: Site) -> Entry:
 
 def test_the_table_has_every_route(site: Site) -> None:
     """A route that is added has to be added to the table, with what each role gets."""
-    assert routes(site.office.app) == set(MATRIX)
+    assert routes(site.office.app) == {*MATRIX, *PAGES, *OPEN}
 
 
 @pytest.mark.parametrize(("method", "path"), MATRIX)
@@ -217,11 +232,80 @@ def test_a_route_that_declares_nothing_is_for_nobody(office: Office) -> None:
     assert "secret" not in answer.text
 
 
+@pytest.mark.parametrize(("method", "path"), PAGES)
+@pytest.mark.parametrize("role", ROLES)
+def test_every_session_gets_what_the_table_says(site: Site, method: str, path: str, role: str) -> None:
+    """Each role's session gets its status, and no team's viewer sees another team on a page."""
+    page_cookie = session_cookie(site.client, site.tokens[role] or "")
+    form = {"form": page_cookie.form} if method == "POST" else None
+    headers = {"cookie": page_cookie.header}
+
+    answer = site.client.request(
+        method, path.format(event_id=site.event_id), headers=headers, data=form, follow_redirects=False
+    )
+
+    assert answer.status_code == PAGES[method, path][ROLES.index(role)], answer.text
+    if role == "team":
+        assert OTHERS_TEAM not in answer.text
+        assert OTHERS_KEY not in answer.text
+    elif answer.status_code == 200 and path == "/spend":
+        assert OTHERS_TEAM in answer.text
+
+
+@pytest.mark.parametrize(("method", "path"), PAGES)
+@pytest.mark.parametrize("role", [*NOBODY, "owner"])
+def test_a_page_without_a_session_is_the_form_for_signing_in(
+    site: Site, method: str, path: str, role: str
+) -> None:
+    """A token in a header opens no page, whoever's it is."""
+    headers = {"authorization": f"Bearer {site.tokens[role]}"}
+
+    answer = site.client.request(
+        method, path.format(event_id=site.event_id), headers=headers, follow_redirects=False
+    )
+
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/sign-in")
+
+
+@pytest.mark.parametrize(("method", "path"), OPEN)
+def test_what_is_open_tells_nothing(site: Site, method: str, path: str) -> None:
+    """Before anybody has signed in there is a form, and no name of anything."""
+    answer = site.client.request(method, path.format(name="none"), follow_redirects=False)
+
+    assert answer.status_code == OPEN[method, path]
+    assert "search" not in answer.text
+
+
+def test_a_session_opens_nothing_of_the_api(site: Site) -> None:
+    """A cookie is no token: not even the owner's session gets anything there, nor changes anything."""
+    headers = {"cookie": session_cookie(site.client, OWNER_TOKEN).header}
+    named = dict.fromkeys(("key_id", "team_id", "token_id", "event_id", "budget_id"), "x")
+
+    answers = [site.client.request(method, path.format(**named), headers=headers) for method, path in MATRIX]
+
+    assert {answer.status_code for answer in answers} == {401}
+
+
+@pytest.mark.parametrize("path", sorted({path for _, path in (*PAGES, *OPEN)}))
+def test_options_is_no_method_of_any_page(site: Site, path: str) -> None:
+    """Nor does it tell more than that to somebody who has signed in."""
+    headers = {"cookie": session_cookie(site.client, OWNER_TOKEN).header}
+
+    answer = site.client.options(path.format(name="page.js", event_id=site.event_id), headers=headers)
+
+    assert answer.status_code == 405
+    assert answer.headers["allow"]
+
+
 @pytest.mark.parametrize("path", sorted({path for _, path in MATRIX}))
 def test_options_is_no_method_of_any_route(site: Site, path: str) -> None:
     """OPTIONS, to which Litestar would answer itself, tells nobody anything without a token."""
+    headers = {"authorization": f"Bearer {OWNER_TOKEN}"}
+
     assert ask(site, "OPTIONS", path, "none")[0] == 401
     assert ask(site, "OPTIONS", path, "owner")[0] == 405
+    assert site.client.options(path, headers=headers).headers["allow"]
 
 
 def test_another_teams_things_do_not_exist(site: Site) -> None:

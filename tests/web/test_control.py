@@ -151,7 +151,8 @@ def test_every_documented_route_asks_for_the_token(meter: Meter, control: httpx.
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api", "/api/v1/nothing", "/api/v1/openapi.json/x", "/metrics/x", "/v1/chat/completions"]
+    "path",
+    ["/page", "/api", "/api/v1/nothing", "/api/v1/openapi.json/x", "/metrics/x", "/v1/chat/completions"],
 )
 def test_an_unknown_path_is_not_found(control: httpx.Client, path: str) -> None:
     """What is no route is 404 in OpenAI's shape, the data plane's routes too."""
