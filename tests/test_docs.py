@@ -5,17 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from meter.metrics import Metrics
+from meter.core.rollup import Sums
+from meter.metrics import LedgerFigures, Metrics
 from meter.settings import SETTINGS
 from tests.server import Meter
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MONITORING = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
 
 
-def table(heading: str) -> list[list[str]]:
+def table(heading: str, text: str = README) -> list[list[str]]:
     """Return the rows of the table below a heading."""
-    section = README.split(f"## {heading}\n", 1)[1].split("\n## ")[0]
+    section = text.split(f"## {heading}\n", 1)[1].split("\n## ", maxsplit=1)[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
     return [[cell.strip() for cell in row] for row in rows]
 
@@ -31,20 +33,24 @@ def test_settings_are_documented() -> None:
 
 
 def test_metrics_are_documented(meter: Meter) -> None:
-    """The README's table of metrics names each metric that a server exports, and no other."""
-    documented = {row[0].strip("`") for row in table("Metrics")}
+    """The table of metrics names each metric that a server exports, with its type, and no other."""
+    documented = {row[0].strip("`"): row[1] for row in table("Metrics", MONITORING)}
 
     with meter.control as control:
         page = control.get("/metrics").text
-    exported = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE")}
+    lines = [line.split() for line in page.splitlines() if line.startswith("# TYPE")]
 
-    assert documented == {name for name in exported if not name.endswith("_created")}
+    assert documented == {line[2]: line[3] for line in lines}
 
 
 def test_metrics_are_documented_with_their_labels() -> None:
-    """The labels that the README gives are those of the instruments."""
-    documented = {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[1])) for row in table("Metrics")}
-    collectors = Metrics().registry.collect()
+    """The labels that the table gives are those of the instruments."""
+    documented = {
+        row[0].strip("`"): set(re.findall(r"`(\w+)`", row[2])) for row in table("Metrics", MONITORING)
+    }
+    figures = LedgerFigures(lambda: 0.0)
+    figures.tell({"team": Sums()}, ())
+    collectors = [*Metrics().registry.collect(), *figures.collect()]
 
     for family in collectors:
         name = f"{family.name}_total" if family.type == "counter" else family.name

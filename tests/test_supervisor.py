@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -414,6 +415,17 @@ def complete(meter: Meter, key: str, count: int) -> None:
         assert answer.json() == COMPLETION
 
 
+def ask_once(meter: Meter, key: str) -> bool:
+    """Send one request; says whether it was answered, and not cut off."""
+    headers = {"authorization": f"Bearer {key}", "connection": "close"}
+    url, seconds = f"{meter.url}/chat/completions", server.WAIT_SECONDS_MAX
+    try:
+        answer = httpx.post(url, json=REQUEST, headers=headers, timeout=seconds, trust_env=False)
+    except httpx.TransportError:
+        return False
+    return answer.status_code == httpx.codes.OK
+
+
 def replaced(workers: Workers, name: str, killed: int) -> None:
     """Wait until a child that was killed has a successor."""
     server.until(lambda: workers.processes[name] != killed, f"a successor of {name}")
@@ -426,25 +438,60 @@ def assert_metered(events: list[UsageEvent], count: int) -> None:
     assert sum(event.total_tokens for event in events) == USAGE["total_tokens"] * count
 
 
+def busiest(workers: Workers) -> str:
+    """Return the name of the worker that has the most connections."""
+
+    def sockets(name: str) -> int:
+        targets = [str(path.readlink()) for path in Path(f"/proc/{workers.processes[name]}/fd").iterdir()]
+        return sum(target.startswith("socket:") for target in targets)
+
+    return max((name for name in workers.processes if name.startswith("data-")), key=sockets)
+
+
 def test_workers_meter_together(workers: Workers, upstream: FakeUpstream) -> None:
-    """What four workers settle is in the ledger and in the metrics, also after one was killed."""
-    upstream.answer([fake_upstream.response(json.dumps(COMPLETION).encode())])
+    """What four workers settle is in the ledger and in the metrics, also after one was killed at work."""
+    whole = [fake_upstream.response(json.dumps(COMPLETION).encode())]
+    gate = fake_upstream.Gate()
+    upstream.answer(whole)
     key = workers.new_key()
 
     complete(workers, key, 200)
     assert_metered(workers.events(key, 200), 200)
     assert workers.counted("meter_requests_total", outcome="ok") == 200
-    killed = workers.processes["data-1"]
-    os.kill(killed, signal.SIGKILL)
-    replaced(workers, "data-1", killed)
+    upstream.answer([gate, *whole])
+    with ThreadPoolExecutor(12) as pool:
+        asking = [pool.submit(ask_once, workers, key) for _ in range(12)]
+        server.until(lambda: workers.counted("meter_inflight_requests") == 12, "the gauge to show all")
+        victim = busiest(workers)
+        killed = workers.processes[victim]
+        os.kill(killed, signal.SIGKILL)
+        gate.open()
+        answered = sum(done.result() for done in asking)
+    replaced(workers, victim, killed)
+    upstream.answer(whole)
     complete(workers, key, 100)
 
-    assert_metered(workers.events(key, 300), 300)
-    assert workers.counted("meter_requests_total", outcome="ok") == 300
-    assert workers.counted("meter_tokens_total", kind="prompt") == 300 * USAGE["prompt_tokens"]
-    assert workers.counted("meter_tokens_total", kind="completion") == 300 * USAGE["completion_tokens"]
-    assert workers.counted("meter_ttfb_seconds_count") == 300
+    events = workers.events(key, 312)
+    assert_metered([event for event in events if event.outcome is Outcome.OK], 300 + answered)
+    assert sum(event.outcome is Outcome.INTERRUPTED for event in events) == 12 - answered > 0
+    settled = {
+        outcome: sum(event.outcome is outcome for event in events)
+        for outcome in (Outcome.OK, Outcome.INTERRUPTED)
+    }
+    for outcome, count in settled.items():
+        counted = partial(workers.counted, "meter_requests_total", outcome=outcome.value)
+        assert server.until(lambda counted=counted, count=count: counted() == count, outcome.value)  # type: ignore[misc]
+    assert workers.counted("meter_requests_total") == 312
+    for kind in ("prompt", "completion"):
+        total = sum(getattr(event, f"{kind}_tokens") for event in events)
+        assert workers.counted("meter_tokens_total", kind=kind) == total
+        gauge = partial(workers.counted, "meter_ledger_tokens", kind=kind)
+        assert server.until(lambda gauge=gauge, total=total: gauge() == total, "the gauge of tokens")  # type: ignore[misc]
+    assert workers.counted("meter_ledger_requests") == 312
+    assert workers.counted("meter_ledger_estimated_requests") == settled[Outcome.INTERRUPTED]
+    assert workers.counted("meter_ttfb_seconds_count") == settled[Outcome.OK]
     assert workers.counted("meter_build_info") == 1
+    assert workers.counted("meter_processes") == WORKERS + 1
     assert "pid=" not in workers.scrape()
 
 

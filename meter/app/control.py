@@ -25,7 +25,7 @@ from meter.app.actions import (
 from meter.app.explaining import explain_event
 from meter.app.pricing import list_prices, set_price
 from meter.app.rating import catalogs
-from meter.core.access import Scope
+from meter.core.access import OWNER, SCRAPER, Asker, Scope
 from meter.core.errors import MeteringUnavailable
 from meter.core.keys import Key
 from meter.core.price_listing import Asked as AskedPrices
@@ -65,6 +65,7 @@ class Credentials:
 
     pepper: bytes
     admin_token: str
+    metrics_token: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class Desk:
 def control(desk: Desk) -> Litestar:
     """Build the control plane's application."""
     askers = Askers(
-        owner_token=desk.credentials.admin_token,
+        configured=_configured(desk.credentials),
         find_token=partial(_find_token, desk.database, desk.look_ups),
         digest=partial(digest, pepper=desk.credentials.pepper),
         clock=clock,
@@ -103,6 +104,11 @@ def _sessions(desk: Desk, askers: Askers) -> Sessions:
         lasts=timedelta(seconds=desk.settings.session_seconds_max),
         clock=clock,
     )
+
+
+def _configured(credentials: Credentials) -> dict[str, Asker]:
+    scraper = {} if credentials.metrics_token is None else {credentials.metrics_token: SCRAPER}
+    return {**scraper, credentials.admin_token: OWNER}
 
 
 def _services(desk: Desk) -> dict[str, Any]:

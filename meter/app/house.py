@@ -9,11 +9,11 @@ import json
 import logging
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
@@ -25,12 +25,14 @@ from meter.app.alerting import keep_delivering
 from meter.app.budgeting import Office
 from meter.app.control import Credentials, Desk
 from meter.app.control import control as build_control
+from meter.app.figures import Figures
 from meter.app.key_budgets import KeyBudgets
 from meter.app.key_view import KeyViewer
 from meter.app.limiting import Limiting, defaults, prompt_tokens
 from meter.app.rating import Rater, keep_fresh, load_first
 from meter.app.refusals import Refusals
 from meter.app.retaining import keep_retained
+from meter.app.showing import Parts, count_adopted, show
 from meter.app.unpriced import UnpricedGate
 from meter.core.attempts import Attempt, interrupted
 from meter.core.errors import MeterError, MeteringUnavailable
@@ -76,6 +78,8 @@ class Premises:
     """Makes the database ready for this meter; called until it succeeds."""
     holder: str = "server"
     """What this process's journal is called by."""
+    shows_metrics: bool = True
+    """Whether this process is asked for the page of metrics."""
 
 
 @dataclass(kw_only=True)
@@ -117,7 +121,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     holder = f"{premises.holder}-{new_event_id()}"
     budgets = Office(database, settings, holder, lambda: rater.book)
     await budgets.open()
-    holding = _holding(premises, holder, gate, rater, budgets)
+    holding = _holding(premises, holder, gate, Closing(rater, budgets, metrics))
     refusals = Refusals(clock, partial(refusals_table.add, database))
     upstreams = _upstreams(settings)
     shared = None if settings.redis_url is None else SharedCounters(settings.redis_url.reveal())
@@ -143,10 +147,15 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     control = build_control(_desk(premises, token_look_ups, metrics))
     house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding, stopping=stopping)
     local["/health/ready"] = house.readiness
-    _show(metrics, pumps, holding)
+    shown = instruments.LedgerFigures(clock.monotonic)
+    figures = Figures(database, shown, budgets.clock.now)
+    show(metrics, Parts(pumps, holding, gate, figures))
     upkeeps = [metrics.keep_fresh(), keep_fresh(rater), budgets.keep(), refusals.keep_flushed()]
     upkeeps += [keep_retained(database, settings.retention_months, budgets.clock.now)]
     upkeeps += [keep_delivering(database, settings, budgets.clock.now), *_shared_upkeep(shared)]
+    if premises.shows_metrics:
+        metrics.show(shown)
+        upkeeps += [figures.keep_fresh()]
     try:
         async with _running(upkeeps):
             yield house
@@ -210,20 +219,17 @@ def _limiting(settings: Settings, shared: SharedCounters | None) -> Limiting:
     )
 
 
-def _show(metrics: instruments.Metrics, pumps: Pumps, holding: Holding) -> None:
-    metrics.gauge("meter_inflight_requests", "Upstream attempts under way.", lambda: len(pumps))
-    metrics.gauge("meter_journal_records", "Events on their way to the ledger.", lambda: holding.waiting)
-    metrics.gauge(
-        "meter_journal_oldest_seconds",
-        "How long ago everything was in the ledger.",
-        lambda: holding.shipper.lag_seconds if holding.waiting else 0.0,
-        across="max",
-    )
-    metrics.gauge("meter_quarantined_records", "What could not be shipped.", lambda: len(holding.quarantine))
+class Closing(NamedTuple):
+    """What becomes of events on their way to the ledger."""
+
+    rater: Rater
+    budgets: Office
+    metrics: instruments.Metrics
 
 
-def _holding(premises: Premises, holder: str, gate: Gate, rater: Rater, budgets: Office) -> Holding:
+def _holding(premises: Premises, holder: str, gate: Gate, closing: Closing) -> Holding:
     settings, database = premises.settings, premises.database
+    rater, budgets, metrics = closing
     loop = asyncio.get_running_loop()
     prepared = threading.Event()
 
@@ -238,6 +244,12 @@ def _holding(premises: Premises, holder: str, gate: Gate, rater: Rater, budgets:
         save(settings.data_dir / GRANTS_FILE, msgspec.msgpack.encode(snapshot))
         loop.call_soon_threadsafe(gate.take_snapshot, snapshot)
 
+    count = count_adopted(database, metrics, loop)
+
+    def finished(gone: str, settled: Sequence[UsageEvent]) -> None:
+        budgets.teller.release(gone)
+        count(settled)
+
     options = Options(
         root=settings.data_dir / JOURNAL_FOLDER,
         holder=holder,
@@ -250,7 +262,7 @@ def _holding(premises: Premises, holder: str, gate: Gate, rater: Rater, budgets:
         refusal=RowRefused,
         upkeep=upkeep,
         interrupted=lambda attempt, emitted: rater.rate(interrupted(attempt, emitted)),
-        finished=budgets.teller.release,
+        finished=finished,
     )
 
 
@@ -317,6 +329,7 @@ def _accounting(
         progress=journal.progress,
         rate=rater.rate,
         settle=settle,
+        timed=metrics.time,
         refused=refused,
         count_tokens=count_tokens,
         estimate_prompt=estimate_prompt,

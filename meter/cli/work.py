@@ -76,6 +76,7 @@ def work(name: str) -> None:
             credentials=credentials,
             prepare=partial(prepare, settings, database, credentials),
             holder=name,
+            shows_metrics=listeners.control is not None,
         )
         run(partial(serving.serve, premises, listeners), lifeline=sys.stdin.fileno())
 
@@ -117,7 +118,12 @@ def open_credentials(settings: Settings) -> tuple[Credentials, bool]:
     else:
         path = settings.data_dir / ADMIN_TOKEN_FILE
         admin_token, made = read_or_make(path, lambda: secrets.token_urlsafe(32))
-    return Credentials(pepper=opening.pepper(settings), admin_token=admin_token), made
+    credentials = Credentials(
+        pepper=opening.pepper(settings),
+        admin_token=admin_token,
+        metrics_token=None if settings.metrics_token is None else settings.metrics_token.reveal(),
+    )
+    return credentials, made
 
 
 def set_up_logging(process: str = "") -> None:

@@ -74,3 +74,5 @@ _REACHED = {
 
 # Whoever holds the token of the settings or of the data directory.
 OWNER = Asker(Role.ADMIN, "owner", "admin token")
+# Whoever holds the token for metrics of the settings.
+SCRAPER = Asker(Role.METRICS, "scraper", "metrics token")

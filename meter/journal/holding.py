@@ -16,7 +16,7 @@ from meter.journal.folder import Folder
 from meter.journal.journal import Journal
 from meter.journal.quarantine import Quarantine
 from meter.journal.recovery import adopt, prune, prune_segments
-from meter.journal.shipper import Delivery, Shipper, Sink
+from meter.journal.shipper import Delivery, Finished, Shipper, Sink
 from meter.journal.storage import DISK, Storage
 
 # From here on shipped segments go before their day is over.
@@ -47,7 +47,7 @@ class Holding:
         refusal: type[Exception],
         upkeep: Callable[[], None],
         interrupted: Interrupted = interrupted,
-        finished: Callable[[str], None] = lambda _holder: None,
+        finished: Finished = lambda _holder, _settled: None,
     ) -> None:
         options.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root = options.root
@@ -101,7 +101,7 @@ class Holding:
 
     def _finish(self) -> bool:
         try:
-            self._finished(self._folder.holder)
+            self._finished(self._folder.holder, ())
         except Exception as fault:  # noqa: BLE001 (whatever it was, the journal stays for the next one)
             log.warning("nobody could be told that a journal is finished: %s", fault)
             return False

@@ -119,6 +119,6 @@ def _finish(folder: Folder, delivery: Delivery) -> None:
     events = left_open(folder, delivery.interrupted)
     for at in range(0, len(events), BATCH_EVENTS_MAX):
         delivery.deliver(events[at : at + BATCH_EVENTS_MAX])
-    delivery.finished(folder.holder)
+    delivery.finished(folder.holder, events)
     log.warning("adopted the journal of %s: %d attempts were interrupted", folder.holder, len(events))
     folder.done.touch(mode=0o600)

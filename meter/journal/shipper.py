@@ -34,6 +34,10 @@ class Sink(Protocol):
         """Append the events; raises whatever goes wrong."""
 
 
+# Told whose journal it was, and which of its attempts were settled by whoever adopted it.
+Finished = Callable[[str, Sequence[UsageEvent]], None]
+
+
 class Abandoned(Exception):
     """The process ends before the ledger came back; the journal keeps what is left."""
 
@@ -48,7 +52,7 @@ class Delivery:
     quarantine: Quarantine
     abandoned: threading.Event
     interrupted: Interrupted = interrupted
-    finished: Callable[[str], None] = lambda _holder: None
+    finished: Finished = lambda _holder, _settled: None
     """Told that everything of a holder's journal has been delivered; may be told again."""
 
     def deliver(self, events: Sequence[UsageEvent]) -> None:

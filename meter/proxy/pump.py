@@ -45,6 +45,8 @@ class Books(NamedTuple):
     settle: Callable[[UsageEvent], Awaitable[None]]
     """Write the event at once; what it returns is done when the event is safe."""
     count_tokens: CountTokens
+    timed: Callable[[float, float | None], None]
+    """Note how many seconds meter added, and how many a stream took to its first token."""
 
 
 class Plan(NamedTuple):
@@ -54,6 +56,8 @@ class Plan(NamedTuple):
     strips: bool
     """Whether the request was made to ask for usage, so that the answer to that has to be taken out."""
     hangup_grace_seconds: float
+    asked_at: float
+    """When the request had come, by the monotonic clock."""
 
 
 class Pump:
@@ -64,7 +68,7 @@ class Pump:
         self._plan = plan
         self._books = books
         self._clock = clock
-        self._noted_at = clock.monotonic()
+        self._started = self._noted_at = clock.monotonic()
         self._loop = asyncio.get_running_loop()
         self._head: asyncio.Future[Head] = self._loop.create_future()
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_QUEUED_MAX)
@@ -77,6 +81,7 @@ class Pump:
         self._stripper: Stripper | None = None
         self._status: int | None = None
         self._ttfb_ms: int | None = None
+        self._first_token_seconds: float | None = None
         self._anomalies: list[str] = []
         self._last = b""
         self._whole = False
@@ -121,19 +126,22 @@ class Pump:
 
     async def run(self) -> None:
         """Carry the attempt out and settle it, once, however it ends."""
-        started = self._clock.monotonic()
+        self._started = self._clock.monotonic()
         outcome = Outcome.INTERRUPTED
         try:
-            outcome = await self._carry_out(started)
+            outcome = await self._carry_out()
         finally:
-            safe = self._account(outcome, started)
+            ended = self._clock.monotonic()
+            safe = self._account(outcome)
         await safe
+        added = self._started - self._plan.asked_at + self._clock.monotonic() - ended
+        self._books.timed(added, self._first_token_seconds)
         await self._hand_over_end()
 
-    async def _carry_out(self, started: float) -> Outcome:
+    async def _carry_out(self) -> Outcome:
         try:
             async with asyncio.timeout_at(self._stop_at) as self._reading:
-                await self._exchange(started)
+                await self._exchange()
         except MeterError as refusal:
             self._head.set_exception(refusal)
             return Outcome.UNREACHABLE
@@ -150,17 +158,17 @@ class Pump:
             self._reading = None
         return self._ended(Outcome.CLIENT_CLOSED if self._left or self._doubted else Outcome.OK)
 
-    async def _exchange(self, started: float) -> None:
+    async def _exchange(self) -> None:
         exchange = await self._plan.open()
         try:
-            self._begin(exchange, started)
+            self._begin(exchange)
             await self._read(exchange)
         finally:
             await exchange.aclose()
 
-    def _begin(self, exchange: Exchange, started: float) -> None:
+    def _begin(self, exchange: Exchange) -> None:
         self._status = exchange.status
-        self._ttfb_ms = self._ms_since(started)
+        self._ttfb_ms = self._ms_so_far()
         content_type = value_of(exchange.headers, b"content-type")
         encoding = value_of(exchange.headers, b"content-encoding")
         self._tap = Tap(
@@ -203,6 +211,8 @@ class Pump:
             return
         self._tap.feed(chunk)
         now = self._clock.monotonic()
+        if self._first_token_seconds is None and self._tap.emitted_tokens:
+            self._first_token_seconds = now - self._started
         if now - self._noted_at >= PROGRESS_SECONDS:
             self._noted_at = now
             self._books.progress(self._attempt.event_id, self._tap.emitted_tokens)
@@ -221,7 +231,7 @@ class Pump:
         refused = self._status is not None and not succeeded(self._status)
         return Outcome.UPSTREAM_ERROR if refused else outcome
 
-    def _account(self, outcome: Outcome, started: float) -> Awaitable[None]:
+    def _account(self, outcome: Outcome) -> Awaitable[None]:
         if not self._head.done():
             self._head.set_exception(UpstreamUnreachable("The request was ended before an answer came."))
         # Whoever asks for the head gets the exception; nobody may be left to ask.
@@ -230,7 +240,7 @@ class Pump:
             outcome=outcome,
             status=self._status,
             ttfb_ms=self._ttfb_ms,
-            duration_ms=self._ms_since(started),
+            duration_ms=self._ms_so_far(),
             anomalies=self._anomalies_found(),
         )
         observation = None if self._tap is None else self._tap.finish(cut=not self._whole)
@@ -263,8 +273,8 @@ class Pump:
         if self._reading is not None:
             self._reading.reschedule(stop_at)
 
-    def _ms_since(self, started: float) -> int:
-        return round((self._clock.monotonic() - started) * 1000)
+    def _ms_so_far(self) -> int:
+        return round((self._clock.monotonic() - self._started) * 1000)
 
 
 class Pumps:

@@ -75,6 +75,8 @@ class Accounting(NamedTuple):
     """Put the cost to what was used."""
     settle: Callable[[UsageEvent, Grant], Awaitable[None]]
     """Write a rated event at once; what it returns is done when the event is safe."""
+    timed: Callable[[float, float | None], None]
+    """Count the seconds that meter added to a request, and those of a stream to its first token."""
     refused: Callable[[MeterError, Grant | None], None]
     """Count a refusal, with whose request it was where that was known."""
     count_tokens: CountTokens
@@ -137,6 +139,7 @@ class Relay:
         headers: Pairs = scope["headers"]
         tags = read_tags(value_of(headers, b"x-meter-tags"))
         body = await read_body(receive, headers, self.limits.body_bytes_max)
+        asked_at = self.clock.monotonic()
         facts = read_request(body)
         upstream = self._upstream(facts.model)
         attempt = self._attempt(found, grant, upstream, facts, tags)
@@ -154,6 +157,7 @@ class Relay:
             ),
             strips=spliced,
             hangup_grace_seconds=self.limits.hangup_grace_seconds,
+            asked_at=asked_at,
         )
         admitted = await self.admission.admit(Candidate(attempt, grant, facts))
         pump = self._begin(admitted, plan, grant)
@@ -173,7 +177,12 @@ class Relay:
             self.accounting.progress(event_id, emitted_tokens)
             admitted.progressed(emitted_tokens, pump.cut)
 
-        books = Books(progress=progress, settle=settle, count_tokens=self.accounting.count_tokens)
+        books = Books(
+            progress=progress,
+            settle=settle,
+            count_tokens=self.accounting.count_tokens,
+            timed=self.accounting.timed,
+        )
         try:
             self.accounting.begin(admitted.attempt)
             pump = Pump(admitted.attempt, plan, books=books, clock=self.clock)

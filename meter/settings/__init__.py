@@ -58,6 +58,7 @@ __all__ = [
 
 PEPPER_LENGTH_MIN = 32
 ADMIN_TOKEN_LENGTH_MIN = 32
+METRICS_TOKEN_LENGTH_MIN = 32
 WEBHOOK_SECRET_LENGTH_MIN = 32
 
 _WORKERS_NEED_POSTGRESQL = (
@@ -79,6 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin_hosts: tuple[str, ...]
     workers: int
     admin_token: Secret | None
+    metrics_token: Secret | None
     pepper: Secret | None
     upstreams: tuple[UpstreamSettings, ...]
     """In order of precedence; the first that serves a model gets it."""
@@ -151,6 +153,12 @@ SETTINGS: tuple[Setting, ...] = (
         as_secret,
         "",
         "The admin token; unset: made at the first start, in the data directory.",
+    ),
+    Setting(
+        "metrics_token",
+        as_secret,
+        "",
+        "A token that opens `/metrics` and nothing else; at least 32 characters.",
     ),
     Setting(
         "pepper",
@@ -341,6 +349,7 @@ def _faults_together(values: Mapping[str, Any]) -> list[str]:
     lengths = (
         ("pepper", PEPPER_LENGTH_MIN),
         ("admin_token", ADMIN_TOKEN_LENGTH_MIN),
+        ("metrics_token", METRICS_TOKEN_LENGTH_MIN),
         ("webhook_secret", WEBHOOK_SECRET_LENGTH_MIN),
     )
     faults = [
@@ -348,6 +357,9 @@ def _faults_together(values: Mapping[str, Any]) -> list[str]:
         for name, length_min in lengths
         if values[name] is not None and len(values[name].reveal()) < length_min
     ]
+    tokens = [values[name].reveal() for name in ("admin_token", "metrics_token") if values[name] is not None]
+    if len(set(tokens)) < len(tokens):
+        faults.append("METER_METRICS_TOKEN: must not be the admin token, which opens everything")
     if values["webhook_url"] is not None and values["webhook_secret"] is None:
         faults.append("METER_WEBHOOK_SECRET: must be set, so that the webhook can tell who calls it")
     on_sqlite = values["database_url"].reveal().startswith(SQLITE_PREFIX)

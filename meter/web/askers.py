@@ -1,16 +1,17 @@
 """From a token to whoever asks with it.
 
 Tokens are remembered by their whole digest for at most `ASKER_SECONDS_MAX`, which bounds how long a revoked
-one goes on working; wrong ones too, in a bounded table. The owner's token is known without the database.
+one goes on working; wrong ones too, in a bounded table. Those of the configuration, which are the owner's and
+the scraper's, are known without the database.
 """
 
 import asyncio
 import hmac
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
-from meter.core.access import OWNER, Asker
+from meter.core.access import Asker
 from meter.core.clock import Clock
 from meter.core.errors import InvalidAdminToken, MeteringUnavailable
 from meter.core.tokens import Token, well_formed
@@ -27,14 +28,26 @@ class _Remembered(NamedTuple):
     at: float
 
 
+class _Configured(NamedTuple):
+    token: bytes
+    digest: bytes
+    asker: Asker
+
+
 class Askers:
     """Knows askers by their tokens."""
 
     def __init__(
-        self, *, owner_token: str, find_token: FindToken, digest: Callable[[str], bytes], clock: Clock
+        self,
+        *,
+        configured: Mapping[str, Asker],
+        find_token: FindToken,
+        digest: Callable[[str], bytes],
+        clock: Clock,
     ) -> None:
-        self._owner_token = owner_token.encode()
-        self._owner_digest = digest(owner_token)
+        self._configured = [
+            _Configured(token.encode(), digest(token), asker) for token, asker in configured.items()
+        ]
         self._find_token = find_token
         self._digest = digest
         self._clock = clock
@@ -43,26 +56,29 @@ class Askers:
     async def find(self, token: str) -> Asker:
         """Return whose token this is; raises `InvalidAdminToken`, the same for whatever is wrong with it.
 
-        With the database away it raises `MeteringUnavailable` for all but the owner's, because nobody can
-        say that they are wrong.
+        With the database away it raises `MeteringUnavailable` for all but those of the configuration, because
+        nobody can say that they are wrong.
         """
-        if hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._owner_token):
-            return OWNER
+        given = token.encode("utf-8", "surrogateescape")
+        for each in self._configured:
+            if hmac.compare_digest(given, each.token):
+                return each.asker
         if not well_formed(token):
             raise InvalidAdminToken
         return await self.find_by_digest(self._digest(token))
 
     async def find_by_digest(self, digest: bytes) -> Asker:
         """Return whose token has this digest, as `find` does for the token itself."""
-        if hmac.compare_digest(digest, self._owner_digest):
-            return OWNER
+        for each in self._configured:
+            if hmac.compare_digest(digest, each.digest):
+                return each.asker
         found = await self._look_up(digest)
         if found is None or not found.valid_at(self._clock.now()):
             raise InvalidAdminToken
         return found.asker
 
     def digest(self, token: str) -> bytes:
-        """Return the digest by which a token is found, the owner's too."""
+        """Return the digest by which a token is found, a configured one too."""
         return self._digest(token)
 
     async def _look_up(self, digest: bytes) -> Token | None:

@@ -21,6 +21,7 @@ from meter.store.database import Database
 
 PEPPER = b"a pepper that is kept outside the database"
 OWNER_TOKEN = "the token of the data directory, long enough"
+METRICS_TOKEN = "the token of the settings for metrics alone"
 BASE_URL = "http://127.0.0.1:8081"
 
 
@@ -57,7 +58,7 @@ def open_office(folder: Path, url: str | None = None) -> Iterator[Office]:
         desk = Desk(
             settings=load({"METER_DATA_DIR": str(folder)}, None),
             database=database,
-            credentials=Credentials(pepper=PEPPER, admin_token=OWNER_TOKEN),
+            credentials=Credentials(pepper=PEPPER, admin_token=OWNER_TOKEN, metrics_token=METRICS_TOKEN),
             look_ups=look_ups,
             render_metrics=lambda: b"# metrics\n",
             metrics_content_type="text/plain; version=0.0.4; charset=utf-8",

@@ -17,7 +17,7 @@ from meter.core.budget_drafts import Draft
 from meter.core.events import Outcome, UsageEvent, UsageSource
 from meter.core.keys import Key
 from meter.store import audit, ledger
-from tests.web.conftest import OWNER_TOKEN, Office, open_office
+from tests.web.conftest import METRICS_TOKEN, OWNER_TOKEN, Office, open_office
 from tests.web.visits import session_cookie
 
 OTHERS_TEAM = "the other team, which a viewer of one team must not see"
@@ -75,6 +75,8 @@ OPEN = {
     ("POST", "/sign-in"): 403,
     ("GET", "/assets/{name}"): 404,
 }
+# Tokens of the configuration, and the role that each is like.
+CONFIGURED = {"scraper": "metrics", "owner": "admin"}
 NOBODY = ("none", "wrong", "a client's key", "a revoked token", "an unknown token")
 
 
@@ -114,6 +116,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "viewer": office.token(Role.VIEWER),
             "admin": office.token(Role.ADMIN),
             "owner": OWNER_TOKEN,
+            "scraper": METRICS_TOKEN,
         }
         yield Site(office, client, tokens, ours.event_id)
 
@@ -188,10 +191,10 @@ def test_nobody_gets_anything(site: Site, method: str, path: str, nobody: str) -
 
 
 @pytest.mark.parametrize(("method", "path"), MATRIX)
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", [*ROLES, *CONFIGURED])
 def test_every_role_gets_what_the_table_says(site: Site, method: str, path: str, role: str) -> None:
     """Each role gets its status, a refusal has OpenAI's shape, and no team's viewer sees another team."""
-    expected = MATRIX[method, path][ROLES.index(role)]
+    expected = MATRIX[method, path][ROLES.index(CONFIGURED.get(role, role))]
 
     status, text = ask(site, method, path, role)
 

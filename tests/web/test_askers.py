@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from meter.core.access import OWNER, Role
+from meter.core.access import OWNER, SCRAPER, Role
 from meter.core.clock import Clock
 from meter.core.errors import InvalidAdminToken, MeteringUnavailable
 from meter.core.tokens import Token, digest, mint
@@ -17,6 +17,8 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 PEPPER = b"a pepper that is kept outside the database"
 _, TOKEN = mint(Random(1).choice)
 OWNER_TOKEN = "the owner's"
+METRICS_TOKEN = "the scraper's"
+CONFIGURED = {METRICS_TOKEN: SCRAPER, OWNER_TOKEN: OWNER}
 
 
 class Registry:
@@ -28,7 +30,7 @@ class Registry:
         self.away = False
         self.seconds = 0.0
         self.askers = Askers(
-            owner_token=OWNER_TOKEN,
+            configured=CONFIGURED,
             find_token=self.find,
             digest=lambda token: digest(token, PEPPER),
             clock=Clock(now=lambda: NOW + timedelta(seconds=self.seconds), monotonic=lambda: self.seconds),
@@ -112,12 +114,13 @@ def test_what_has_no_tokens_shape_is_not_looked_up(registry: Registry) -> None:
     assert registry.look_ups == 0
 
 
-def test_with_the_database_away_the_owner_still_works(registry: Registry) -> None:
-    """Nobody can say that a token is wrong then; the owner's is known without the database."""
+def test_with_the_database_away_the_configured_still_work(registry: Registry) -> None:
+    """Nobody can say that a token is wrong then; the owner's and the scraper's need no database."""
     registry.away = True
 
     assert registry.ask(TOKEN) is MeteringUnavailable
-    assert registry.ask(OWNER_TOKEN) is OWNER.role
+    assert registry.ask(OWNER_TOKEN) is Role.ADMIN
+    assert registry.ask(METRICS_TOKEN) is Role.METRICS
     assert registry.ask(OWNER_TOKEN + "x") is InvalidAdminToken
 
 
@@ -130,7 +133,7 @@ def test_a_database_that_hangs_is_away(registry: Registry, monkeypatch: pytest.M
         return None
 
     hanging = Askers(
-        owner_token=OWNER_TOKEN,
+        configured=CONFIGURED,
         find_token=hang,
         digest=lambda token: digest(token, PEPPER),
         clock=Clock(now=lambda: NOW, monotonic=lambda: 0.0),

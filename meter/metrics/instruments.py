@@ -1,59 +1,43 @@
 """The instruments, in a registry of their own.
 
-Labels come from closed sets, so that no client can make series: a model is named only after it has answered
-with success, and only the first `MODELS_NAMED_MAX` of them in each process.
-
-One process keeps its numbers in memory. Several keep them in files of one directory, which whoever is asked
-adds up; it is named in the environment, where prometheus_client looks when it is imported. A process that
-replaces another goes on with its files, so that no counter ever goes back and there are never more files.
+Labels come from closed sets, so that no client can make series: `meter.metrics.names` has the rule for
+models. One process keeps its numbers in memory, several keep them as `meter.metrics.processes` says.
 """
 
 import asyncio
-import os
-import shutil
+import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Literal, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest, values
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from meter import __version__
 from meter.core.attempts import succeeded
 from meter.core.events import Outcome, UsageEvent, UsageSource
 from meter.core.money import PICODOLLARS_PER_USD
+from meter.metrics.ledger import KINDS
+from meter.metrics.names import OTHER, Names
+from meter.metrics.processes import Together, shared_directory
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-MODELS_NAMED_MAX = 200
-OTHER = "other"
-KINDS = ("prompt", "completion", "cached", "cache_write", "reasoning")
 REFRESH_SECONDS = 1.0
 
-_DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_OVERHEAD_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
-
-def share(directory: Path) -> dict[str, str]:
-    """Empty a directory, and return the environment of processes that count in it together."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700)
-    return {_DIRECTORY_VARIABLE: str(directory)}
-
-
-def count_as(process: str) -> None:
-    """Count under a name that this process's replacement will have too; to be called before any `Metrics`.
-
-    Without it, processes that count together are told apart by their numbers. The name has no underscore.
-    """
-    values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
-
-
-def forget(directory: Path, process: str) -> None:
-    """Take a process that has ended out of the gauges; what it has counted stays."""
-    for path in directory.glob(f"gauge_live*_{process}.db"):
-        path.unlink(missing_ok=True)
+# When each series began is a second line for every counter, which nothing of ours reads.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class _Series(NamedTuple):
@@ -79,8 +63,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._directory = os.environ.get(_DIRECTORY_VARIABLE)
-        self._models: set[str] = set()
+        self._directory = shared_directory()
+        self._names = Names(self._directory)
+        self._shown: list[Collector] = []
         self._series: dict[tuple[str, str, Outcome, UsageSource, bool], _Series] = {}
         self._compared: dict[str, _Compared] = {}
         self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
@@ -109,12 +94,33 @@ class Metrics:
             "meter_usage_anomalies", "Odd things in reported usage.", ("anomaly",)
         )
         self._refusals = self._counter("meter_refusals", "Requests refused by meter.", ("reason",))
-        self._ttfb = Histogram(
+        self._ttfb = self._histogram(
             "meter_ttfb_seconds",
             "From opening the upstream attempt to the response's headers.",
-            registry=self.registry,
-            buckets=_LATENCY_BUCKETS,
+            _LATENCY_BUCKETS,
         )
+        self._first_token = self._histogram(
+            "meter_first_token_seconds",
+            "Of streams, from opening the upstream attempt to the first token.",
+            _LATENCY_BUCKETS,
+        )
+        self._duration = self._histogram(
+            "meter_duration_seconds",
+            "From opening the upstream attempt to its end.",
+            _DURATION_BUCKETS,
+        )
+        self._overhead = self._histogram(
+            "meter_overhead_seconds",
+            "What meter adds before an attempt and behind it.",
+            _OVERHEAD_BUCKETS,
+        )
+        self._loop_lag = self._histogram(
+            "meter_event_loop_lag_seconds",
+            "How late the event loop comes to what is due.",
+            _OVERHEAD_BUCKETS,
+        )
+        self._cpu = self._counter("meter_cpu_seconds", "Processor time of all processes.", ())
+        self._cpu_counted = time.process_time()
         self._build = Gauge(
             "meter_build_info",
             "The version that runs.",
@@ -151,6 +157,14 @@ class Metrics:
             self._anomalies.labels(anomaly).inc()
         if event.ttfb_ms is not None:
             self._ttfb.observe(event.ttfb_ms / 1000)
+        if event.duration_ms is not None:
+            self._duration.observe(event.duration_ms / 1000)
+
+    def time(self, overhead_seconds: float, first_token_seconds: float | None) -> None:
+        """Count what an attempt took beside what its event tells."""
+        self._overhead.observe(overhead_seconds)
+        if first_token_seconds is not None:
+            self._first_token.observe(first_token_seconds)
 
     def refuse(self, reason: str) -> None:
         """Count one refusal by the code of its error."""
@@ -172,18 +186,30 @@ class Metrics:
         else:
             self._gauges.append((gauge, read))
 
+    def show(self, collector: Collector) -> None:
+        """Show more on the page of this process, which other processes know nothing of."""
+        self._shown.append(collector)
+
     async def keep_fresh(self) -> None:
         """Write the gauges down for the process that is asked for them, again and again until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             self._refresh()
+            self._count_cpu()
+            due = loop.time() + REFRESH_SECONDS
             await asyncio.sleep(REFRESH_SECONDS)
+            self._loop_lag.observe(max(0.0, loop.time() - due))
 
     def render(self) -> bytes:
         """Return the page that Prometheus scrapes: what all processes counted that count together."""
-        if self._directory is None:
-            return generate_latest(self.registry)
         self._refresh()
-        return generate_latest(_Together(Path(self._directory)))
+        counted = self.registry if self._directory is None else Together(self._directory)
+        return generate_latest(_Page((counted, *self._shown)))
+
+    def _count_cpu(self) -> None:
+        used = time.process_time()
+        self._cpu.inc(used - self._cpu_counted)
+        self._cpu_counted = used
 
     def _refresh(self) -> None:
         for gauge, read in self._gauges:
@@ -209,32 +235,23 @@ class Metrics:
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, help_text, labels, registry=self.registry)
 
+    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, help_text, registry=self.registry, buckets=buckets)
+
     def _model(self, event: UsageEvent) -> str:
         model = event.model
-        if model in self._models:
+        if self._names.known(model):
             return model
         answered = event.status is not None and succeeded(event.status)
-        if not answered or len(self._models) >= MODELS_NAMED_MAX:
-            return OTHER
-        self._models.add(model)
-        return model
+        return model if answered and self._names.take(model) else OTHER
 
 
-class _Together(Collector):
-    """What the files of a directory say, added up."""
+class _Page(Collector):
+    """What several collectors have, one after the other."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, collectors: Iterable[Collector]) -> None:
+        self._collectors = collectors
 
     def collect(self) -> Iterable[Metric]:
-        # A file is empty for a moment when it is made, which the library takes for a broken one.
-        files = [str(path) for path in sorted(self._directory.glob("*.db")) if _size(path)]
-        merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
-        return merged
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0  # It was of a process that has just ended.
+        for collector in self._collectors:
+            yield from collector.collect()

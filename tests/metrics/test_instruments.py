@@ -14,11 +14,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from meter import __version__
+from meter.core.budgets import Budget, Enforcement, Measure, OwnerKind, Standing
 from meter.core.events import Outcome, UsageEvent, UsageSource
-from meter.metrics import CONTENT_TYPE, MODELS_NAMED_MAX, OTHER, Metrics, forget, share
+from meter.core.rollup import Sums
+from meter.metrics import CONTENT_TYPE, MODELS_NAMED_MAX, OTHER, LedgerFigures, Metrics, forget, share
+from meter.metrics.names import CHARACTERS_MAX
 
 TEAM = "search"
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 KINDS = {"prompt": 10, "completion": 5, "cached": 4, "cache_write": 2, "reasoning": 3}
 
 
@@ -67,7 +70,7 @@ def test_an_event_is_counted() -> None:
     """One event counts once, under its team, its model and its outcome."""
     metrics = Metrics()
 
-    metrics.observe(make(cost=1_500_000_000_000, ttfb_ms=120), TEAM)
+    metrics.observe(make(cost=1_500_000_000_000, ttfb_ms=120, duration_ms=700), TEAM)
 
     assert value(metrics, "meter_requests_total", team=TEAM, model="m", outcome="ok") == 1
     assert value(metrics, "meter_cost_usd_total", team=TEAM, model="m") == 1.5
@@ -76,6 +79,20 @@ def test_an_event_is_counted() -> None:
     assert value(metrics, "meter_usage_source_tokens_total", source="reported") == 15
     assert value(metrics, "meter_ttfb_seconds_count") == 1
     assert value(metrics, "meter_ttfb_seconds_sum") == pytest.approx(0.12)
+    assert value(metrics, "meter_duration_seconds_sum") == pytest.approx(0.7)
+
+
+def test_what_an_attempt_took_is_counted() -> None:
+    """What meter adds is counted of every attempt, the time to the first token of those that had one."""
+    metrics = Metrics()
+
+    metrics.time(0.002, 0.3)
+    metrics.time(0.004, None)
+
+    assert value(metrics, "meter_overhead_seconds_count") == 2
+    assert value(metrics, "meter_overhead_seconds_sum") == pytest.approx(0.006)
+    assert value(metrics, "meter_first_token_seconds_count") == 1
+    assert value(metrics, "meter_first_token_seconds_sum") == pytest.approx(0.3)
 
 
 def test_every_kind_of_token_is_counted() -> None:
@@ -213,6 +230,20 @@ def test_an_upstream_that_knows_every_name_makes_few_series() -> None:
     assert models["made-up-199"] == 1
 
 
+def test_long_names_make_a_small_page_too() -> None:
+    """However long the names are that an upstream answers to, the page has less than 200 KB."""
+    metrics = Metrics()
+
+    for number in range(1000):
+        name = f"{number}-".ljust(256, "x")
+        metrics.observe(make(name, cost=1, upstream_cost=1), TEAM)
+        metrics.observe(make(name, cost=None), TEAM)
+
+    page = metrics.render()
+    assert len(page) < 200_000
+    assert page.count(b"meter_requests_total{") == CHARACTERS_MAX // 256 + 1
+
+
 def test_refusals_are_counted_by_reason() -> None:
     """A refusal counts under the code of its error."""
     metrics = Metrics()
@@ -241,6 +272,60 @@ def test_a_gauge_is_read_when_it_is_asked_for() -> None:
     metrics.gauge("meter_inflight_requests", "Upstream attempts under way.", inflight.pop)
 
     assert value(metrics, "meter_inflight_requests") == 1
+
+
+def test_the_ledgers_figures_are_shown() -> None:
+    """What the ledger holds of each team is on the page, and how old that is."""
+    metrics, seconds = Metrics(), [0.0]
+    figures = LedgerFigures(lambda: seconds[0])
+    metrics.show(figures)
+    sums = Sums(requests=7, errors=2, prompt_tokens=10, cached_tokens=4, cost=1_250_000_000_000)
+    sums.unpriced_requests, sums.estimated_requests, sums.estimated_tokens = 3, 1, 5
+
+    figures.tell({TEAM: sums}, [])
+    seconds[0] = 4.0
+
+    assert value(metrics, "meter_ledger_requests", team=TEAM) == 7
+    assert value(metrics, "meter_ledger_errors", team=TEAM) == 2
+    assert value(metrics, "meter_ledger_cost_usd", team=TEAM) == 1.25
+    assert value(metrics, "meter_ledger_tokens", team=TEAM, kind="prompt") == 10
+    assert value(metrics, "meter_ledger_tokens", team=TEAM, kind="cached") == 4
+    assert value(metrics, "meter_ledger_unpriced_requests", team=TEAM) == 3
+    assert value(metrics, "meter_ledger_estimated_requests", team=TEAM) == 1
+    assert value(metrics, "meter_ledger_estimated_tokens", team=TEAM) == 5
+    assert value(metrics, "meter_ledger_age_seconds") == 4
+
+
+@pytest.mark.parametrize(
+    ("limit", "spent", "left"), [(100, 0, 1.0), (100, 25, 0.75), (100, 150, -0.5), (0, 5, 0.0)]
+)
+def test_what_is_left_of_a_budget_is_shown(limit: int, spent: int, left: float) -> None:
+    """A budget's rest is a part of its limit; two budgets of one name are two series."""
+    metrics = Metrics()
+    figures = LedgerFigures(lambda: 0.0)
+    metrics.show(figures)
+    budgets = [
+        Budget(
+            id=budget_id,
+            owner_kind=OwnerKind.TEAM,
+            owner_id="t",
+            owner=TEAM,
+            measure=Measure.COST,
+            period="month",
+            limit=limit,
+            enforcement=Enforcement.STANDARD,
+        )
+        for budget_id in ("one", "two")
+    ]
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+
+    figures.tell(
+        {}, [Standing(budget=each, start=start, end=None, spent=spent, reserved=9) for each in budgets]
+    )
+
+    for budget_id in ("one", "two"):
+        name = f"{budget_id} team 'search' (cost a month)"
+        assert value(metrics, "meter_budget_remaining_ratio", budget=name) == left
 
 
 def test_the_version_that_runs_is_shown() -> None:
@@ -278,7 +363,7 @@ COUNTING = """
 import asyncio, contextlib, sys
 from meter.core.events import Outcome, UsageSource
 from meter.metrics import Metrics, count_as
-from tests.test_metrics import TEAM, make
+from tests.metrics.test_instruments import TEAM, make
 
 def refresh():
     with contextlib.suppress(TimeoutError):
@@ -373,11 +458,7 @@ def test_processes_count_together(count: Count) -> None:
     alone.refuse("not_found")
     several[1].do("metrics.refuse('not_found')")
 
-    expected = {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for sample in samples(alone)
-        if not sample.name.endswith("_created")
-    }
+    expected = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples(alone)}
     assert several[0].page() == several[1].page() == several[2].page() == expected
 
 
@@ -414,6 +495,35 @@ def test_a_gauge_is_of_who_lives(directory: Path, count: Count, across: str, bot
     one.close()
     forget(directory, "data-0")
     assert control.total("meter_gauge") == 0
+
+
+def test_processes_name_the_same_models(count: Count) -> None:
+    """All processes together name the first so many models; a name that was cut off hurts only the next."""
+    one, other = count("data-0"), count("data-1")
+    one.do("for n in range(150): metrics.observe(make(f'a{n}'), TEAM)")
+    other.do("open(metrics._names._path, 'ab').write(b'\"cut')")
+    other.do("for n in range(150): metrics.observe(make(f'b{n}'), TEAM)")
+    one.do("for n in range(150): metrics.observe(make(f'b{n}'), TEAM)")
+    one.do("for n in range(150): metrics.observe(make(f'c{n}'), TEAM)")
+
+    found = {
+        dict(labels)["model"]: number
+        for (name, labels), number in other.page().items()
+        if name == "meter_requests_total"
+    }
+    # The cut name spoiled the one behind it.
+    named = {*(f"a{n}" for n in range(150)), *(f"b{n}" for n in range(1, 51)), OTHER}
+    assert found.keys() == named
+    assert len(named) == MODELS_NAMED_MAX + 1
+    assert sum(found.values()) == 600
+    assert found["b1"] == 2
+    one.close()
+    again = count("data-0")
+    again.do("metrics.observe(make('new'), TEAM)")
+    assert again.total("meter_requests_total") == 601
+    assert {
+        dict(labels)["model"] for (name, labels) in again.page() if name == "meter_requests_total"
+    } == named
 
 
 def test_a_file_that_is_just_being_made_hinders_nobody(directory: Path, count: Count) -> None:
