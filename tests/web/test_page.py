@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from meter.app import actions
-from meter.core.access import Role
+from meter.core.access import OWNER, Role
 from meter.core.clock import Clock
 from meter.core.errors import InvalidAdminToken
 from meter.core.money import Picodollars, format_usd
@@ -230,7 +230,9 @@ class Hall:
             return token
 
         clock = Clock(now=self._now, monotonic=self._monotonic)
-        askers = Askers(owner_token=OWNER_TOKEN, find_token=find_token, digest=str.encode, clock=clock)
+        askers = Askers(
+            configured={OWNER_TOKEN: OWNER}, find_token=find_token, digest=str.encode, clock=clock
+        )
         keys = SessionKeys(sessions=b"s" * 32, forms=b"f" * 32)
         self.sessions = Sessions(askers=askers, keys=keys, lasts=timedelta(hours=12), clock=clock)
 
