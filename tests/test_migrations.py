@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,16 @@ from tests.patience import within
 NOW = datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC)
 SERVERS = 3
 WAIT_SECONDS_MAX = 30.0
+TEAM = "INSERT INTO teams (id, name, created_at) VALUES ('t', 't', :at)"
+KEY = """
+INSERT INTO api_keys (id, team_id, name, digest, created_at, rotated_from)
+VALUES (:id, 't', :id, :digest, :at, :before)
+"""
+BUDGET = """
+INSERT INTO budgets (id, owner_kind, owner_id, model, measure, period, tz, "limit", enforcement, thresholds,
+                     created_at, updated_at)
+VALUES (:id, 'key', :owner, '', 'cost', :period, 'UTC', :limit, 'strict', '[]', :at, :at)
+"""
 SCHEMA = {
     "sqlite": "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%'",
     "postgresql": """
@@ -205,6 +215,33 @@ def described(database: Database) -> dict[str, Any]:
             }
             for table in metadata.tables
         }
+
+
+def test_budgets_of_rotated_keys_become_those_of_their_line(database: Database) -> None:
+    """What the newest key of a line was allowed holds for all of them, and each line has it once."""
+    with database.write() as connection:
+        command.upgrade(on(connection), "0007")
+        connection.execute(sa.text(TEAM), {"at": NOW})
+        for number, (key, before) in enumerate((("a", None), ("b", "a"), ("c", "b"), ("alone", None))):
+            row = {"id": key, "digest": key.encode(), "at": NOW + timedelta(days=number), "before": before}
+            connection.execute(sa.text(KEY), row)
+        for budget, owner, period, limit in (
+            ("a-day", "a", "day", 1),
+            ("b-day", "b", "day", 2),
+            ("c-day", "c", "day", 3),
+            ("b-month", "b", "month", 4),
+            ("alone-day", "alone", "day", 5),
+        ):
+            row = {"id": budget, "owner": owner, "period": period, "limit": limit, "at": NOW}
+            connection.execute(sa.text(BUDGET), row)
+
+    bring_up_to_date(database)
+
+    with database.read() as connection:
+        lines = connection.execute(sa.text("SELECT id, first_id FROM api_keys ORDER BY id")).all()
+        kept = connection.execute(sa.text("SELECT id, owner_id FROM budgets ORDER BY id")).all()
+    assert list(map(tuple, lines)) == [("a", None), ("alone", None), ("b", "a"), ("c", "a")]
+    assert list(map(tuple, kept)) == [("alone-day", "alone"), ("b-month", "a"), ("c-day", "a")]
 
 
 def test_a_migration_that_fails_changes_nothing(database: Database) -> None:

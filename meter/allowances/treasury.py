@@ -61,9 +61,9 @@ class Applying(NamedTuple):
     until: datetime | None
 
     @property
-    def of_costs(self) -> bool:
-        """Say whether a budget of costs is among them."""
-        return any(purse.budget.measure is Measure.COST for purse in self.purses)
+    def counts_costs(self) -> Budget | None:
+        """A budget of costs among them."""
+        return next((each.budget for each in self.purses if each.budget.measure is Measure.COST), None)
 
     def holds(self, at: datetime) -> bool:
         """Say whether these are the windows of an instant."""

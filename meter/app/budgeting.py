@@ -126,12 +126,13 @@ class Budgeting:
         attempt, facts = candidate.attempt, candidate.facts
         if not self.treasury.knows:
             raise MeteringUnavailable("Which budgets there are is not known yet; try again soon.")
-        under = self.treasury.applying(attempt.team_id, attempt.key_id, attempt.model, attempt.started_at)
+        owner_id = candidate.grant.owner_id
+        under = self.treasury.applying(attempt.team_id, owner_id, attempt.model, attempt.started_at)
         if not under.purses:
             return None
         prices = self._book().tiers(attempt.upstream, attempt.model, attempt.started_at)
-        if not prices and under.of_costs:
-            raise ModelNotPriced(attempt.model)
+        if not prices and (counted := under.counts_costs):
+            raise ModelNotPriced(attempt.model, f"the budget of {counted.whose} counts what it costs")
         most = _bound(under.strict, attempt, facts, prices) if under.strict else None
         some = self.likely(attempt, facts, prices) if under.guesses else ONE_REQUEST
         reservation = await self.treasury.admit(_needs(under.purses, most, some))
@@ -236,7 +237,7 @@ def _bound(
     if Measure.COST not in strict:
         return msgspec.structs.replace(most, cost=None)
     if most.cost is None:
-        raise ModelNotPriced(attempt.model)
+        raise ModelNotPriced(attempt.model, "a strict budget counts its cost")
     return most
 
 

@@ -22,7 +22,7 @@ def put(database: Database, actor: str, draft: Draft) -> Shown:
         team = teams.find(database, draft.team)
         owner_id, owner = team.id, team.name
     elif draft.key is not None:
-        key = keys.find(database, draft.key)
+        key = keys.first_of_line(database, draft.key)
         owner_id, owner = key.id, key.name
     budget = budget_drafts.check(draft, budget_id=mint_id(secrets.choice), owner_id=owner_id, owner=owner)
     return shown(budgets.put(database, budget, signed(actor)))

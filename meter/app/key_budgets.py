@@ -42,7 +42,7 @@ class KeyBudgets:
         except DatabaseUnavailable as fault:
             self._looking = None
             raise MeteringUnavailable("The budgets cannot be looked up now; try again soon.") from fault
-        return tuple(map(_view, applying(found, team_id=grant.team_id, key_id=grant.key_id)))
+        return tuple(map(_view, applying(found, grant)))
 
 
 def _view(standing: Standing) -> BudgetView:

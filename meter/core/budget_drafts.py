@@ -19,6 +19,7 @@ from meter.core.budgets import (
     format_amount,
     parse_limit,
 )
+from meter.core.keys import Grant
 from meter.core.period import zone
 
 
@@ -109,9 +110,13 @@ def shown(standing: Standing) -> Shown:
     )
 
 
-def applying(standings: Iterable[Standing], *, team_id: str, key_id: str) -> list[Standing]:
+def applying(standings: Iterable[Standing], grant: Grant) -> list[Standing]:
     """Return those that a key's requests may fall under, for some model or other."""
-    owners: Mapping[OwnerKind, str] = {OwnerKind.ORG: "", OwnerKind.TEAM: team_id, OwnerKind.KEY: key_id}
+    owners: Mapping[OwnerKind, str] = {
+        OwnerKind.ORG: "",
+        OwnerKind.TEAM: grant.team_id,
+        OwnerKind.KEY: grant.owner_id,
+    }
     return [each for each in standings if owners[each.budget.owner_kind] == each.budget.owner_id]
 
 

@@ -82,6 +82,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """The id of the team or the key; empty for the organisation."""
     owner: str = ""
     """Its name, as it is shown."""
+    successors: tuple[str, ...] = ()
+    """The keys that took over from the owner, one from the other; what they use counts here too."""
     model: str = ""
     """A pattern for requested models, `*` and `?` as in a shell; empty is any."""
     measure: Measure
@@ -96,7 +98,9 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     def applies(self, team_id: str, key_id: str, model: str) -> bool:
         """Say whether a request counts here."""
         owners = {OwnerKind.ORG: "", OwnerKind.TEAM: team_id, OwnerKind.KEY: key_id}
-        return owners[self.owner_kind] == self.owner_id and (not self.model or fnmatchcase(model, self.model))
+        owner = owners[self.owner_kind]
+        owned = owner == self.owner_id or (self.owner_kind is OwnerKind.KEY and owner in self.successors)
+        return owned and (not self.model or fnmatchcase(model, self.model))
 
     def span(self, at: datetime) -> Span:
         """Return the window that holds an instant."""

@@ -118,15 +118,15 @@ class ModelNotAllowed(MeterError):
 
 
 class ModelNotPriced(MeterError):
-    """A model without a price, asked for with a key that may use priced ones only."""
+    """A model without a price, asked for with a key that may use priced ones only, and why that is."""
 
     status = 403
     type = "invalid_request_error"
     code = "model_not_priced"
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, why: str = "this key may only use models that have one") -> None:
         super().__init__(
-            f"The model {model!r} has no price, and this key may only use models that have one. "
+            f"The model {model!r} has no price, and {why}. "
             f"An operator sets it: meter prices set {shlex.quote(model)} --prompt USD --completion USD",
             param="model",
         )

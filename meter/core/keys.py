@@ -42,6 +42,13 @@ class Grant(msgspec.Struct, frozen=True):
     """Those of its team; a request has to pass both."""
     unpriced: str | None = None
     """What becomes of requests for models without a price; `None` is as the settings say."""
+    first_id: str | None = None
+    """The first key of its line, where it took over from another."""
+
+    @property
+    def owner_id(self) -> str:
+        """The id under which the key's budgets are kept: those of all keys that took over from each other."""
+        return self.first_id or self.key_id
 
     def valid_at(self, now: datetime) -> bool:
         """Say whether the key may be used at `now`; it ends at the instant of expiry."""

@@ -1,7 +1,9 @@
 """Budgets in the database: what there are, and how they stand."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -21,11 +23,25 @@ _IDENTITY = ("owner_kind", "owner_id", "measure", "period", "model")
 _CHANGED = ("tz", "limit", "enforcement", "thresholds", "updated_at")
 # Whose viewers see it: the team's, or that of the key.
 _TEAM = sa.case((budgets.c.owner_kind == OwnerKind.TEAM, budgets.c.owner_id), else_=api_keys.c.team_id)
+_OF_KEY = budgets.c.owner_kind == OwnerKind.KEY
+_SUCCESSORS = api_keys.alias("successors")
+# A line for each key that took over from the owner, or one.
 _NAMED = (
-    sa.select(budgets, sa.func.coalesce(teams.c.name, api_keys.c.name, "").label("owner"))
+    sa.select(
+        budgets,
+        sa.func.coalesce(teams.c.name, _SUCCESSORS.c.name, api_keys.c.name, "").label("owner"),
+        _SUCCESSORS.c.id.label("successor"),
+    )
     .outerjoin(teams, (budgets.c.owner_kind == OwnerKind.TEAM) & (teams.c.id == budgets.c.owner_id))
-    .outerjoin(api_keys, (budgets.c.owner_kind == OwnerKind.KEY) & (api_keys.c.id == budgets.c.owner_id))
-    .order_by(budgets.c.owner_kind, budgets.c.owner_id, budgets.c.created_at, budgets.c.id)
+    .outerjoin(api_keys, _OF_KEY & (api_keys.c.id == budgets.c.owner_id))
+    .outerjoin(_SUCCESSORS, _OF_KEY & (_SUCCESSORS.c.first_id == budgets.c.owner_id))
+    .order_by(
+        budgets.c.owner_kind,
+        budgets.c.owner_id,
+        budgets.c.created_at,
+        budgets.c.id,
+        _SUCCESSORS.c.created_at,
+    )
 )
 
 
@@ -34,7 +50,7 @@ def put(database: Database, budget: Budget, by: Signature) -> Standing:
 
     Its window begins with what the ledger holds, so that nothing is reset by a change.
     """
-    row = {name: _stored(value) for name, value in msgspec.structs.asdict(budget).items() if name != "owner"}
+    row = {name: _stored(getattr(budget, name)) for name in Budget.__struct_fields__ if name in budgets.c}
     statement = database.insert(budgets).values(row | {"created_at": by.at, "updated_at": by.at})
     changed = {name: statement.excluded[name] for name in _CHANGED}
     statement = statement.on_conflict_do_update(index_elements=_IDENTITY, set_=changed)
@@ -63,14 +79,14 @@ def load(database: Database) -> list[Budget]:
 
 def read(connection: sa.Connection) -> list[Budget]:
     """Return all budgets within a transaction."""
-    return [_budget(row) for row in connection.execute(_NAMED).mappings()]
+    return _read(connection, _NAMED)
 
 
 def standings(database: Database, now: datetime, scope: Scope = EVERYTHING) -> list[Standing]:
     """Return how budgets stand in their windows of now: all, or those of one team and its keys."""
     with database.write() as connection:
         windows.share_appends(connection)
-        seen = [_budget(row) for row in connection.execute(_NAMED.where(within(scope, _TEAM))).mappings()]
+        seen = _read(connection, _NAMED.where(within(scope, _TEAM)))
         return windows.standings(database, connection, seen, now)
 
 
@@ -87,18 +103,19 @@ def remove(database: Database, budget_id: str, by: Signature) -> Budget:
 
 
 def _find(connection: sa.Connection, budget: Budget) -> Budget | None:
-    row = (
-        connection.execute(
-            _NAMED.where(*(budgets.c[name] == _stored(getattr(budget, name)) for name in _IDENTITY))
-        )
-        .mappings()
-        .first()
-    )
-    return None if row is None else _budget(row)
+    same = (budgets.c[name] == _stored(getattr(budget, name)) for name in _IDENTITY)
+    return next(iter(_read(connection, _NAMED.where(*same))), None)
 
 
-def _budget(row: sa.RowMapping) -> Budget:
-    values = {name: row[name] for name in Budget.__struct_fields__}
+def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[Budget]:
+    lines = groupby(connection.execute(query).mappings(), key=itemgetter("id"))
+    return [_budget(list(rows)) for _, rows in lines]
+
+
+def _budget(rows: Sequence[sa.RowMapping]) -> Budget:
+    newest = rows[-1]
+    values = {name: newest[name] for name in Budget.__struct_fields__ if name in newest}
+    values["successors"] = [row["successor"] for row in rows if row["successor"] is not None]
     found: Budget = msgspec.convert(values, Budget)
     return found
 

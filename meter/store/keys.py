@@ -8,16 +8,15 @@ import sqlalchemy as sa
 
 from meter.core.access import EVERYTHING, Scope
 from meter.core.audit import Signature
-from meter.core.budgets import OwnerKind
 from meter.core.errors import Conflict, NotFound
-from meter.core.keys import Grant, Key, Minting, Snapshot, digest, mint, mint_id, succession
+from meter.core.keys import Grant, Key, Minting, Snapshot, digest, mint, succession
 from meter.core.limits import Limits
 from meter.store import audit
 from meter.store import teams as teams_store
 from meter.store.database import Database
 from meter.store.limits import TEAM_LIMITS, limits_of
 from meter.store.scope import within
-from meter.store.tables import api_keys, budgets, teams
+from meter.store.tables import api_keys, teams
 
 _JOINED = sa.select(api_keys, teams.c.name.label("team_name"), *TEAM_LIMITS).join(teams)
 
@@ -67,22 +66,12 @@ def rotate(
             "created_at": by.at,
             "expires_at": expires_at,
             "rotated_from": old.id,
+            "first_id": row["first_id"] or old.id,
         }
         connection.execute(sa.insert(api_keys).values(row | own))
         connection.execute(sa.update(api_keys).where(api_keys.c.id == old.id).values(expires_at=ends))
-        _copy_budgets(connection, old.id, public_id, minting, by.at)
         audit.note(connection, by, "key.rotate", old.id, successor=public_id, expires_at=ends)
         return _find(connection, public_id), secret
-
-
-def _copy_budgets(
-    connection: sa.Connection, old_id: str, new_id: str, minting: Minting, now: datetime
-) -> None:
-    """Give a key the budgets of the one that it takes over from, without what that has spent."""
-    owned = (budgets.c.owner_kind == OwnerKind.KEY) & (budgets.c.owner_id == old_id)
-    for row in connection.execute(sa.select(budgets).where(owned)).mappings().all():
-        own = {"id": mint_id(minting.choose), "owner_id": new_id, "created_at": now, "updated_at": now}
-        connection.execute(sa.insert(budgets).values(dict(row) | own))
 
 
 def _locked(key_id: str) -> sa.Select[Any]:
@@ -128,6 +117,14 @@ def find(database: Database, reference: str, scope: Scope = EVERYTHING) -> Key:
     """Return the key of that id, or the one key in use of that name; one out of scope does not exist."""
     with database.read() as connection:
         return _find(connection, reference, scope)
+
+
+def first_of_line(database: Database, reference: str) -> Key:
+    """Return the key that all those took over from, one from the other, of which this is one."""
+    with database.read() as connection:
+        key = _find(connection, reference)
+        first_id = connection.scalar(sa.select(api_keys.c.first_id).where(api_keys.c.id == key.id))
+        return key if first_id is None else _find(connection, first_id)
 
 
 def revoke(database: Database, reference: str, by: Signature) -> Key:
@@ -182,6 +179,7 @@ def _grant(row: sa.Row[Any]) -> Grant:
         limits=Limits(**limits_of(row)),
         team_limits=Limits(**limits_of(row, "team_")),
         unpriced=row.unpriced,
+        first_id=row.first_id,
     )
 
 

@@ -84,7 +84,7 @@ def _within(instant: sa.ColumnElement[Any], span: Span) -> sa.ColumnElement[bool
 def _owned(table: sa.Table, budget: Budget) -> sa.ColumnElement[bool]:
     owners = {OwnerKind.TEAM: table.c.team_id, OwnerKind.KEY: table.c.key_id}
     column = owners.get(budget.owner_kind)
-    return sa.true() if column is None else column == budget.owner_id
+    return sa.true() if column is None else column.in_((budget.owner_id, *budget.successors))
 
 
 def _of_line(measure: Measure) -> sa.ColumnElement[int]:

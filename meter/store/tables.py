@@ -112,6 +112,8 @@ api_keys = sa.Table(
     sa.Column("unpriced", sa.String(16)),
     # The key that this one took over from; one has one successor at most.
     sa.Column("rotated_from", sa.String(32), unique=True, index=True),
+    # The first key of its line, under which budgets of all of them are kept; NULL: the key itself.
+    sa.Column("first_id", sa.String(32), index=True),
     *_limits(),
 )
 

@@ -85,8 +85,8 @@ def test_a_bound_of_tokens_has_no_cost() -> None:
 
 @pytest.mark.parametrize("enforcement", [Enforcement.STRICT, Enforcement.STANDARD])
 def test_costs_need_a_price(enforcement: Enforcement) -> None:
-    """A budget of costs refuses models that have no price."""
-    with pytest.raises(ModelNotPriced):
+    """A budget of costs refuses models that have no price, and is named."""
+    with pytest.raises(ModelNotPriced, match=r"the budget of .* counts what it costs"):
         admit(step(budget(enforcement=enforcement), prices=()))
 
 

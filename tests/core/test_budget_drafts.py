@@ -7,6 +7,7 @@ import pytest
 
 from meter.core.budget_drafts import Draft, applying, check, shown
 from meter.core.budgets import Budget, Enforcement, Measure, OwnerKind, Standing
+from meter.core.keys import Grant
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -67,13 +68,15 @@ def test_how_a_budget_is_shown() -> None:
 
 
 def test_which_budgets_a_key_falls_under() -> None:
-    """The organisation's, its team's and its own, and nobody else's."""
+    """The organisation's, its team's and its own, or those of the line of keys that it is of."""
     budgets = [msgspec.structs.replace(read(), owner_id=""), read(team="t"), read(key="k")]
     standings = [Standing(budget=each, start=NOON, end=None, spent=0, reserved=0) for each in budgets]
 
     def kinds(team_id: str, key_id: str) -> list[str]:
-        found = applying(standings, team_id=team_id, key_id=key_id)
+        found = applying(standings, Grant(key_id, "a key", team_id, "a team"))
         return [each.budget.owner_kind.value for each in found]
 
     assert kinds("o", "another") == ["org", "team"]
     assert kinds("another", "o") == ["org", "key"]
+    successor = Grant("s", "a successor", "another", "a team", first_id="o")
+    assert [each.budget.owner_kind for each in applying(standings, successor)] == ["org", "key"]

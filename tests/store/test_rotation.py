@@ -6,13 +6,16 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
+from meter.app.budgets import put
 from meter.core.audit import Signature
+from meter.core.budget_drafts import Draft, applying
+from meter.core.budgets import Budget, Enforcement, Measure, OwnerKind
 from meter.core.errors import Conflict
 from meter.core.keys import Key, Minting, digest
-from meter.store import audit, keys, teams
+from meter.store import audit, budgets, keys, ledger, teams
 from meter.store.database import Database
-from meter.store.tables import api_keys, budgets
-from tests.store.conftest import NOW
+from meter.store.tables import api_keys
+from tests.store.conftest import NOW, make_event, new_event_id
 
 PEPPER = b"a pepper that is kept outside the database"
 BY = Signature("test", NOW)
@@ -33,6 +36,18 @@ def rotate(
     """Rotate a key."""
     minting = Minting(Random(seed).choice, PEPPER)
     return keys.rotate(database, reference, grace=grace, minting=minting, by=Signature("test", at))
+
+
+def use(database: Database, key: Key, tokens: int) -> None:
+    """Put an event of a key into the ledger."""
+    event = make_event(
+        new_event_id(Random(tokens)),
+        key_id=key.id,
+        team_id=key.team_id,
+        prompt_tokens=tokens,
+        completion_tokens=0,
+    )
+    assert ledger.append(database, [event], NOW) == 1
 
 
 def test_both_keys_work_until_the_grace_ends(database: Database) -> None:
@@ -84,35 +99,48 @@ def test_every_setting_is_taken_over(database: Database) -> None:
         rows = {row["id"]: dict(row) for row in connection.execute(sa.select(api_keys)).mappings()}
 
     differing = {name for name in rows[old.id] if rows[old.id][name] != rows[new.id][name]}
-    assert differing <= {"id", "digest", "created_at", "expires_at", "rotated_from"}
+    assert differing <= {"id", "digest", "created_at", "expires_at", "rotated_from", "first_id"}
     assert new.stream_usage == "observe"
 
 
-def test_budgets_are_taken_over(database: Database) -> None:
-    """A key's budgets hold for its successor too, so that rotating is no way around them."""
+def test_all_keys_of_a_line_use_one_budget(database: Database) -> None:
+    """What a key and its successors use counts in the same budget, so that rotating is no way around it."""
     old, _ = issue(database)
-    row = {
-        "id": "b",
-        "owner_kind": "key",
-        "owner_id": old.id,
-        "model": "",
-        "measure": "cost",
-        "period": "month",
-        "tz": "UTC",
-        "limit": 5,
-        "enforcement": "strict",
-        "thresholds": [],
-        "created_at": NOW,
-        "updated_at": NOW,
-    }
-    with database.write() as connection:
-        connection.execute(sa.insert(budgets).values(row))
+    budget = Budget(
+        id="b",
+        owner_kind=OwnerKind.KEY,
+        owner_id=old.id,
+        measure=Measure.TOKENS,
+        period="month",
+        limit=1000,
+        enforcement=Enforcement.STRICT,
+    )
+    budgets.put(database, budget, BY)
+    second, _ = rotate(database, "ci")
+    third, secret = rotate(database, "ci", seed=3)
 
-    new, _ = rotate(database, old.id)
+    for number, key in enumerate((old, second, third)):
+        use(database, key, 10**number)
 
-    with database.read() as connection:
-        found = connection.execute(sa.select(budgets.c.owner_id, budgets.c.limit)).all()
-    assert sorted(map(tuple, found)) == sorted([(old.id, 5), (new.id, 5)])
+    [standing] = budgets.standings(database, NOW)
+    assert (standing.spent, standing.budget.owner) == (111, "ci")
+    assert standing.budget.successors == (second.id, third.id)
+    grant = keys.find_grant(database, digest(secret, PEPPER))
+    assert grant is not None
+    assert applying([standing], grant) == [standing]
+    assert ledger.verify(database) == []
+
+
+def test_a_budget_of_a_successor_is_its_lines(database: Database) -> None:
+    """A budget that is made after a rotation begins with what all keys of the line have spent."""
+    old, _ = issue(database)
+    use(database, old, 7)
+    new, _ = rotate(database, "ci")
+
+    made = put(database, "tester", Draft(limit="1000", period="month", key=new.id, measure="tokens"))
+
+    assert made.spent == "7"
+    assert ledger.verify(database) == []
 
 
 def test_a_key_is_rotated_once(database: Database) -> None:
