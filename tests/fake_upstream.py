@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections import deque
@@ -85,8 +86,11 @@ Answer = Sequence[Step] | Callable[[Received], Sequence[Step]]
 class FakeUpstream:
     """The server; answers are taken from a queue, the last one stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.received: list[Received] = []
+        self.accepted = 0
+        """How many connections have been opened to it."""
+        self._tls = tls
         self._answers: deque[Answer] = deque()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -95,6 +99,11 @@ class FakeUpstream:
         server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(WAIT_SECONDS_MAX)
         self._server = server
         self.port: int = server.sockets[0].getsockname()[1]
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
 
     @property
     def url(self) -> str:
@@ -108,6 +117,7 @@ class FakeUpstream:
     def reset(self) -> None:
         """Forget what was received and how to answer."""
         self.received.clear()
+        self.accepted = 0
         self._answers.clear()
 
     def close(self) -> None:
@@ -119,7 +129,9 @@ class FakeUpstream:
 
     async def _start(self) -> asyncio.Server:
         # The kernel tries again after seconds what does not fit the queue, as no upstream would.
-        return await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26, backlog=2048)
+        return await asyncio.start_server(
+            self._serve, "127.0.0.1", 0, limit=2**26, backlog=2048, ssl=self._tls
+        )
 
     async def _stop(self) -> None:
         self._server.close()
@@ -131,6 +143,7 @@ class FakeUpstream:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self.accepted += 1
         try:
             while (request := await _read_request(reader)) is not None:
                 self.received.append(request)
@@ -237,9 +250,9 @@ DONE = b"data: [DONE]\n\n"
 
 
 @contextlib.contextmanager
-def running() -> Iterator[FakeUpstream]:
+def running(tls: ssl.SSLContext | None = None) -> Iterator[FakeUpstream]:
     """Run a fake upstream."""
-    upstream = FakeUpstream()
+    upstream = FakeUpstream(tls)
     try:
         yield upstream
     finally:

@@ -37,6 +37,7 @@ LIBRARY_ROOMS = {
     "sqlalchemy": {"store"},
     "psycopg": {"store"},
     "httpx": {"proxy", "app"},
+    "httptools": {"proxy"},
     "litestar": {"web", "app"},
     "jinja2": {"web"},
     "markupsafe": {"web"},

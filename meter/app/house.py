@@ -48,6 +48,7 @@ from meter.proxy.gate import Gate
 from meter.proxy.pump import Pumps
 from meter.proxy.relay import Accounting, Limits, Local, Relay
 from meter.proxy.sample import SampleTransport
+from meter.proxy.transport import Transport
 from meter.proxy.upstream import Timeouts, Upstream
 from meter.rates import Rates, SharedCounters
 from meter.settings import Settings, UpstreamSettings
@@ -292,12 +293,15 @@ def _upstreams(settings: Settings) -> tuple[Upstream, ...]:
         idle=settings.idle_timeout_seconds,
     )
     trusted = ssl.create_default_context()
-    return tuple(Upstream(entry, _transport(entry, trusted), timeouts) for entry in settings.upstreams)
+    carry = partial(_transport, settings.upstream_transport, trusted)
+    return tuple(Upstream(entry, carry(entry), timeouts) for entry in settings.upstreams)
 
 
-def _transport(upstream: UpstreamSettings, trusted: ssl.SSLContext) -> httpx.AsyncBaseTransport:
+def _transport(name: str, trusted: ssl.SSLContext, upstream: UpstreamSettings) -> httpx.AsyncBaseTransport:
     if upstream is SAMPLE:
         return SampleTransport(clock)
+    if name == "httptools":
+        return Transport(trusted, kept_max=CONNECTIONS_KEPT_MAX)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS_KEPT_MAX)
     return httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, limits=limits)
 

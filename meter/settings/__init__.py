@@ -40,6 +40,7 @@ from meter.settings.values import (
     as_redis_url,
     as_secret,
     as_text,
+    as_transport,
     as_unpriced,
 )
 
@@ -90,6 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_seconds: float
     headers_timeout_seconds: float
     idle_timeout_seconds: float
+    upstream_transport: str
     shutdown_delay_seconds: float
     shutdown_timeout_seconds: float
     overrun: str
@@ -190,6 +192,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "idle_timeout_seconds", as_number, "300", "How long an upstream may be silent within a response."
+    ),
+    Setting(
+        "upstream_transport",
+        as_transport,
+        "httptools",
+        "What carries requests to upstreams: `httptools`, or `httpx` at fifteen times its CPU.",
     ),
     Setting(
         "shutdown_delay_seconds",

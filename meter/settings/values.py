@@ -132,6 +132,13 @@ def as_durability(value: str) -> str:
     return value
 
 
+def as_transport(value: str) -> str:
+    """Read what carries requests to upstreams."""
+    if value not in {"httptools", "httpx"}:
+        raise ValueError("must be httptools or httpx")
+    return value
+
+
 def as_prices_seed(value: str) -> str:
     """Read where the first prices are from."""
     if value not in {"genai-prices", "none"}:
