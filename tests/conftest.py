@@ -1,5 +1,7 @@
 """Fixtures: a scriptable upstream and a real meter in front of it, one of each for a test process."""
 
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +11,11 @@ from tests.fake_upstream import FakeUpstream
 from tests.server import Meter
 
 UPSTREAM_KEY = "sk-upstream-secret"
+
+# Where an image says that Python writes no bytecode, every program that a test starts would compile all of
+# meter, and every run all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session")

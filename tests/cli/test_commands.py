@@ -1,4 +1,4 @@
-"""The commands, each in a process of its own, as somebody types them."""
+"""The commands, as somebody types them; servers and the first command line in processes of their own."""
 
 import csv
 import io
@@ -20,17 +20,16 @@ from meter.store import ledger
 from meter.store.database import Database
 from meter.store.tables import usage_15m
 from tests import server
+from tests.commands import Done, invoke
 from tests.server import Meter
 
 OCTOBER = ("--since", "2026-10-01", "--until", "2026-11-01")
 NOON = datetime(2026, 10, 21, 12, tzinfo=UTC)
 EX_CONFIG = 78
 
-Done = subprocess.CompletedProcess[str]
 
-
-def command(data_dir: Path, *arguments: str, seconds_max: float = 60, **settings: object) -> Done:
-    """Run a command of meter's on a data directory."""
+def typed(data_dir: Path, *arguments: str, seconds_max: float = 60, **settings: object) -> Done:
+    """Run a command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "meter", *arguments],
         env=server.environment(data_dir, **settings),
@@ -44,7 +43,7 @@ def command(data_dir: Path, *arguments: str, seconds_max: float = 60, **settings
 
 def succeed(data_dir: Path, *arguments: str) -> str:
     """Run a command that must succeed, and return what it prints."""
-    done = command(data_dir, *arguments)
+    done = invoke(data_dir, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -142,7 +141,7 @@ def test_a_team_is_made_and_listed(data_dir: Path) -> None:
 )
 def test_what_is_refused_is_one_sentence(books: Path, arguments: tuple[str, ...], fault: str) -> None:
     """A refusal is one sentence on standard error and the status 1, never a traceback."""
-    done = command(books, *arguments)
+    done = invoke(books, *arguments)
 
     assert done.returncode == 1
     assert done.stderr.startswith("meter: ")
@@ -335,7 +334,7 @@ def test_verify_says_what_does_not_agree(data_dir: Path) -> None:
         connection.execute(sa.update(usage_15m).values(prompt_tokens=usage_15m.c.prompt_tokens + 1))
     database.dispose()
 
-    done = command(data_dir, "verify")
+    done = invoke(data_dir, "verify")
 
     assert done.returncode == 1
     assert done.stdout.count("prompt_tokens 11 instead of 10") == 2
@@ -368,7 +367,7 @@ def test_without_a_database_a_command_says_so(tmp_path: Path, arguments: tuple[s
     """A command that needs a database names the place where none is, and makes none."""
     data_dir = tmp_path / "nowhere"
 
-    done = command(data_dir, *arguments)
+    done = invoke(data_dir, *arguments)
 
     assert done.returncode == 1
     assert f"there is no database at {data_dir / 'meter.db'}" in done.stderr
@@ -384,7 +383,7 @@ def test_an_older_database_is_named_as_such(tmp_path: Path, arguments: tuple[str
     data_dir.mkdir()
     (data_dir / "meter.db").touch()
 
-    done = command(data_dir, *arguments)
+    done = invoke(data_dir, *arguments)
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -393,7 +392,7 @@ def test_an_older_database_is_named_as_such(tmp_path: Path, arguments: tuple[str
 
 def test_serve_without_an_upstream_says_what_to_set(tmp_path: Path) -> None:
     """With nothing configured, the server exits 78 and names every way to configure an upstream."""
-    done = command(tmp_path / "data", "serve")
+    done = typed(tmp_path / "data", "serve")
 
     assert done.returncode == EX_CONFIG
     for named in ("ROUTERHUB_API_KEY", "METER_UPSTREAM_URL", "[[upstreams]]", "--sample"):
@@ -407,7 +406,7 @@ def test_serve_names_all_that_is_wrong_at_once(tmp_path: Path) -> None:
     (tmp_path / "meter.toml").write_text('nonsense = 1\nstream_usage = "sometimes"\n')
     arguments = ("serve", "--admin-port", "99999")
 
-    done = command(
+    done = typed(
         tmp_path / "data", *arguments, port="x", upstream_url="http://api.example.com", body_bytes_max=0
     )
 
@@ -426,7 +425,7 @@ def test_serve_names_all_that_is_wrong_at_once(tmp_path: Path) -> None:
 
 def test_a_bad_configuration_stops_every_command(books: Path) -> None:
     """A command refuses a configuration as the server does."""
-    done = command(books, "teams", "list", port="x")
+    done = invoke(books, "teams", "list", port="x")
 
     assert done.returncode == EX_CONFIG
     assert "METER_PORT" in done.stderr
@@ -434,7 +433,7 @@ def test_a_bad_configuration_stops_every_command(books: Path) -> None:
 
 def test_a_second_server_on_the_same_data_is_refused(running: Meter) -> None:
     """One data directory has one server; the second one says so and ends."""
-    done = command(running.data_dir, "serve", "--sample", "--port", "0", "--admin-port", "0")
+    done = typed(running.data_dir, "serve", "--sample", "--port", "0", "--admin-port", "0")
 
     assert done.returncode == 1
     assert f"another meter already serves from {running.data_dir}" in done.stderr
@@ -446,7 +445,7 @@ def test_a_taken_port_is_said(running: Meter, tmp_path: Path) -> None:
     """A server that finds its port taken ends with a sentence that names the port."""
     port = running.url.split(":")[2].split("/")[0]
 
-    done = command(tmp_path / "data", "serve", "--sample", "--port", port, "--admin-port", "0")
+    done = typed(tmp_path / "data", "serve", "--sample", "--port", port, "--admin-port", "0")
 
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"meter: cannot listen at 127.0.0.1, port {port}: ")
@@ -459,7 +458,7 @@ def test_a_second_server_on_the_same_database_is_refused(running: Meter, tmp_pat
     url = f"sqlite:///{running.data_dir / 'meter.db'}"
     arguments = ("serve", "--sample", "--port", "0", "--admin-port", "0")
 
-    done = command(tmp_path / "other", *arguments, seconds_max=8, database_url=url)
+    done = typed(tmp_path / "other", *arguments, seconds_max=8, database_url=url)
 
     assert done.returncode == 1
     assert "already" in done.stderr
@@ -495,11 +494,9 @@ def test_the_first_start_shows_its_secrets_once(tmp_path: Path) -> None:
     assert token not in first.log.read_text()
 
 
-def test_the_ends_of_a_command_line() -> None:
-    """Help lists the commands, and the version is the package's."""
-    done = subprocess.run(
-        [sys.executable, "-m", "meter", "--help"], capture_output=True, text=True, check=True
-    )
+def test_the_ends_of_a_command_line(tmp_path: Path) -> None:
+    """Help lists the commands."""
+    printed = succeed(tmp_path / "data", "--help")
 
     for name in ("serve", "teams", "keys", "report", "verify", "db"):
-        assert f"\n  {name} " in done.stdout
+        assert f"\n  {name} " in printed
