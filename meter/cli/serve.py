@@ -19,11 +19,11 @@ from meter.app.control import Credentials
 from meter.cli import opening
 from meter.cli.work import Options, Orders, open_credentials, run, set_up_logging
 from meter.cli.work import prepare as prepare_database
-from meter.datadir import ADMIN_TOKEN_FILE, claim, prepare
+from meter.datadir import ADMIN_TOKEN_FILE, JOURNAL_FOLDER, claim, prepare
 from meter.settings import Settings
 from meter.store import teams
 from meter.store.database import Database
-from meter.store.failures import DatabaseUnavailable
+from meter.store.failures import DatabaseDamaged, DatabaseUnavailable
 from meter.supervisor import Program, Supervisor
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ FIRST_START = "first start"
 FIRST_TEAM = "default"
 FIRST_KEY = "first"
 METRICS_DIRECTORY = "metrics"
+# A file of a few hundred megabytes is looked at as a whole in this time.
+CHECK_SECONDS_MAX = 5.0
 # Beyond what children may take by the settings: for the interpreter, and for closing the database.
 CHILDREN_SECONDS = serving.CLOSING_SECONDS + 5.0
 
@@ -54,6 +56,7 @@ def serve(config: Path | None, sample: bool, **settings: str | None) -> None:  #
     locks = [claim(folder) for folder in _claimed(configured)]
     credentials, token_is_new = open_credentials(configured)
     with opening.database(configured) as database:
+        _refuse_damage(configured, database)
         first_key = _first_start(configured, database, credentials)
         notes = _Notes(configured, first_key, credentials.admin_token if token_is_new else None)
         with (
@@ -150,6 +153,22 @@ class _Notes:
         key = self._first_key or "$METER_KEY"
         headers = f"-H 'Content-Type: application/json' -H \"Authorization: Bearer {key}\""
         return f"    curl -s {data_url}/v1/chat/completions {headers} -d '{body}'"
+
+
+def _refuse_damage(settings: Settings, database: Database) -> None:
+    """Start on no damaged file: it would answer wrongly, or lose what is written to it."""
+    try:
+        database.check(CHECK_SECONDS_MAX)
+    except DatabaseDamaged as fault:
+        raise ValueError(
+            f"the database {settings.sqlite_path} is damaged ({fault}). Nothing was changed, and the journal "
+            f"in {settings.data_dir / JOURNAL_FOLDER} is kept. Move the file and those beside it that end in "
+            "-wal and -shm away, put a backup in its place, delete the files 'cursor' and 'done' from the "
+            "folders of the journal, so that the last day's events are shipped again, and start meter again."
+        ) from fault
+    except DatabaseUnavailable:
+        # Away is what the next steps can live with.
+        return
 
 
 def _first_start(settings: Settings, database: Database, credentials: Credentials) -> str | None:

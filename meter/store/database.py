@@ -78,6 +78,12 @@ class Database:
                 self._check_file()
                 sqlite.checkpoint(self._writer)
 
+    def check(self, seconds_max: float) -> None:
+        """Look for damage in SQLite's file, for so long at most; raises `DatabaseDamaged`."""
+        if self.path is not None and self.path.exists():
+            with self.read_long() as connection:
+                sqlite.check(connection, seconds_max)
+
     def dispose(self) -> None:
         """Close all connections."""
         for engine in (self._reader, self._writer, self._long_reader):

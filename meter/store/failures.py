@@ -1,6 +1,7 @@
 """What a failure of the database means to whoever asked: come back later, or never with this row.
 
     the server or the file is away, full, read-only, too busy    DatabaseUnavailable
+    SQLite's file is damaged                                      DatabaseDamaged, which is one of these
     a row breaks a constraint, or does not fit its columns       RowRefused
     anything else, such as a table that is not there             the driver's own error: a mistake of ours
 
@@ -32,18 +33,21 @@ _AWAY_ON_SQLITE = (
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_NOTADB,
 )
+_DAMAGED_ON_SQLITE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # The upper bits of a code of SQLite's only say more about the lower ones.
 _PRIMARY_CODE = 0xFF
 
 
 class DatabaseUnavailable(Exception):
     """The database is away, or does nothing now; nothing is wrong with what it was asked."""
+
+
+class DatabaseDamaged(DatabaseUnavailable):
+    """The database's file is damaged; it is away until somebody has put another one in its place."""
 
 
 class RowRefused(Exception):
@@ -64,11 +68,21 @@ def told_apart() -> Iterator[None]:
         OverflowError,
     ) as error:
         cause = error.orig if isinstance(error, sa.exc.StatementError) and error.orig else error
+        if _is_damaged(cause):
+            raise DatabaseDamaged(_summary(cause)) from error
         if _is_away(error, cause):
             raise DatabaseUnavailable(_summary(cause)) from error
         if _is_refused(error, cause):
             raise RowRefused(_summary(cause)) from error
         raise
+
+
+def _is_damaged(cause: BaseException) -> bool:
+    return isinstance(cause, sqlite3.Error) and _primary_code(cause) in _DAMAGED_ON_SQLITE
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
 
 
 def _is_away(error: Exception, cause: BaseException) -> bool:
@@ -77,7 +91,7 @@ def _is_away(error: Exception, cause: BaseException) -> bool:
     ):
         return True
     if isinstance(cause, sqlite3.Error):
-        return getattr(cause, "sqlite_errorcode", 0) & _PRIMARY_CODE in _AWAY_ON_SQLITE
+        return _primary_code(cause) in _AWAY_ON_SQLITE
     if isinstance(cause, psycopg.Error) and cause.sqlstate is not None:
         return cause.sqlstate[:2] in _AWAY_CLASSES or cause.sqlstate in _AWAY_STATES
     # Without a state the server did not say anything: it was not reached, or went away in between.

@@ -7,6 +7,8 @@ server checkpoints under the same lock.
 
 import fcntl
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +16,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from meter.store.failures import DatabaseDamaged
 from meter.store.purpose import Purpose
 from meter.store.tables import dump_json
 
 BUSY_TIMEOUT_SECONDS = 5.0
+# How many steps SQLite takes between two looks at the time.
+STEPS_BETWEEN_LOOKS = 10_000
 
 
 def engine(url: sa.URL, purpose: Purpose) -> sa.Engine:
@@ -69,6 +74,23 @@ def checkpoint(writer: sa.Engine) -> None:
         finally:
             raw.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000:.0f}")
             raw.close()
+
+
+def check(connection: sa.Connection, seconds_max: float) -> None:
+    """Look for damage in the file, as far as the time allows; raises `DatabaseDamaged`."""
+    raw: Any = connection.connection.driver_connection
+    deadline = time.monotonic() + seconds_max
+    raw.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_BETWEEN_LOOKS)
+    try:
+        found = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.OperationalError as fault:
+        if fault.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+    else:
+        if found != "ok":
+            raise DatabaseDamaged(" ".join(found.split()))
+    finally:
+        raw.set_progress_handler(None, 0)
 
 
 def _prepare(connection: Any, _record: object) -> None:

@@ -1,5 +1,6 @@
 """What is SQLite's own: one writer at a time, and a log that only the server empties."""
 
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from meter.cli.migrations import bring_up_to_date
 from meter.store import sqlite
 from meter.store.database import Database, DatabaseUnavailable
+from meter.store.failures import DatabaseDamaged
 from meter.store.tables import teams
 from tests.patience import within
 from tests.store.conftest import closing_database, second
@@ -183,6 +185,43 @@ def test_a_file_that_is_no_database_is_away(tmp_path: Path) -> None:
                 work(database)
 
     assert path.read_text(encoding="ascii").startswith("no database")
+
+
+def damage_last_page(path: Path) -> None:
+    """Write garbage over a page that nobody reads at the start."""
+    with path.open("r+b") as file:
+        file.seek(-4096, os.SEEK_END)
+        file.write(b"\xa5" * 4096)
+
+
+def test_damage_is_found(database: Database, tmp_path: Path) -> None:
+    """A page that is wrong is found before anybody needs it; a file that is well, or new, is not refused."""
+    write_team(database)
+    database.checkpoint()
+    database.check(WAIT_SECONDS_MAX)
+    database.dispose()
+    damage_last_page(tmp_path / "meter.db")
+
+    with pytest.raises(DatabaseDamaged):
+        database.check(WAIT_SECONDS_MAX)
+
+    with closing_database(f"sqlite:///{tmp_path / 'new.db'}") as new:
+        new.check(WAIT_SECONDS_MAX)
+
+
+def test_looking_for_damage_takes_no_longer_than_allowed(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is not looked at in time is not looked at, and the connection is as good as before."""
+    monkeypatch.setattr(sqlite, "STEPS_BETWEEN_LOOKS", 1)
+    database.checkpoint()
+    database.dispose()
+    damage_last_page(tmp_path / "meter.db")
+
+    database.check(seconds_max=-1)
+
+    with database.read_long() as connection:
+        assert connection.scalar(sa.select(sa.literal(3))) == 3
 
 
 def test_a_folder_that_is_gone_is_away(tmp_path: Path) -> None:
