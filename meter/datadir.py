@@ -35,6 +35,7 @@ def read_or_make(path: Path, make: Callable[[], str]) -> tuple[str, bool]:
             secret = make()
             _write(draft, f"{secret}\n".encode("ascii"))
             os.link(draft, path)
+            _sync_names(path.parent)
         except FileExistsError:
             pass  # Somebody else was first.
         else:
@@ -55,6 +56,15 @@ def save(path: Path, data: bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _sync_names(folder: Path) -> None:
+    """Wait until a folder's names survive a power cut: with the pepper, every key would be lost."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, data: bytes) -> None:

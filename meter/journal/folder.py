@@ -7,7 +7,7 @@ is gone whoever takes the lock may finish its work.
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -15,6 +15,7 @@ import msgspec
 
 from meter.journal.records import Record, decode
 from meter.journal.segment import Damage, scan
+from meter.journal.storage import sync_folder
 
 LOCK = "lock"
 CURSOR = "cursor"
@@ -65,7 +66,7 @@ class Folder:
         self._read_bytes = read_bytes
 
     @classmethod
-    def claim(cls, path: Path) -> tuple[Self, int]:
+    def claim(cls, path: Path, sync: Callable[[Path], None] = sync_folder) -> tuple[Self, int]:
         """Make a folder and take its lock before anybody can see it; returns both."""
         draft = cls(path.with_name(DRAFT + path.name))
         draft.path.mkdir(mode=0o700)
@@ -73,6 +74,9 @@ class Folder:
         if lock is None:
             raise BlockingIOError(errno.EWOULDBLOCK, "somebody else has the lock", str(draft.path))
         draft.path.rename(path)
+        # What is synced into a folder whose own name a power cut takes away would be lost with it.
+        for folder in (path.parent, path.parent.parent):
+            sync(folder)
         return cls(path), lock
 
     @property

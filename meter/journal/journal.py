@@ -20,8 +20,8 @@ import msgspec
 from meter.core.attempts import Attempt
 from meter.core.events import UsageEvent
 from meter.journal.folder import Folder, Position
-from meter.journal.records import Intent, Progress, Record, Settle, encode
-from meter.journal.segment import frame
+from meter.journal.records import Intent, Progress, Record, Settle, decode, encode
+from meter.journal.segment import Frame, frame, scan
 from meter.journal.storage import Storage
 from meter.journal.syncer import Syncer
 
@@ -75,7 +75,7 @@ class Journal:
         self.position = Position(max(folder.segments(), default=0), 0)
         """The place behind the last record."""
         self.settles = 0
-        """How many events have been settled."""
+        """How many settles have been written; one that had to be written anew counts again."""
         self._bytes = folder.size_bytes()
         self._number = 0
         self._unsynced: deque[_Written] = deque()
@@ -316,6 +316,8 @@ class Journal:
         kept = [written for written in self._unsynced if written.descriptor != descriptor]
         self._unsynced = deque(kept)
         self._unsynced_bytes = sum(len(written.frame) for written in kept)
+        # The first copies can still be read, and are shipped as well.
+        self.settles += sum(_settles(framed) for framed in lost)
         for framed in lost:
             if self._stranded or not self._write(framed):
                 self._strand(framed)
@@ -327,6 +329,11 @@ class Journal:
             # Those who wait do so for the new copies, which come after everything else.
             self._renumber(self._number)
             self._secure()
+
+
+def _settles(framed: bytes) -> int:
+    found = (decode(each.payload) for each in scan(framed) if isinstance(each, Frame))
+    return sum(isinstance(record, Settle) for record in found)
 
 
 def _finish(settling: _Settling) -> None:

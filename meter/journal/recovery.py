@@ -15,7 +15,7 @@ from pathlib import Path
 
 from meter.core.events import UsageEvent
 from meter.journal.backlog import Backlog, left_open
-from meter.journal.folder import DRAFT, Folder
+from meter.journal.folder import DRAFT, LOCK, Folder
 from meter.journal.shipper import BATCH_EVENTS_MAX, Abandoned, Delivery
 
 # A database that fails over may lose its last seconds; for so long they can be shipped again.
@@ -25,10 +25,17 @@ log = logging.getLogger(__name__)
 
 
 def folders(root: Path) -> Iterator[Folder]:
-    """Yield every journal's folder, but for those that are only being made."""
+    """Yield every journal's folder, but for those that are only being made.
+
+    A volume's own folders, such as `lost+found`, are none of ours.
+    """
     for path in sorted(root.iterdir()):
-        if path.is_dir() and not path.name.startswith(DRAFT):
+        if path.is_dir() and not path.name.startswith(DRAFT) and _is_journal(path):
             yield Folder(path)
+
+
+def _is_journal(path: Path) -> bool:
+    return os.access(path, os.X_OK) and ((path / LOCK).exists() or any(path.glob("*.log")))
 
 
 def adopt(root: Path, delivery: Delivery) -> None:
@@ -50,7 +57,9 @@ def _adopt(folder: Folder, delivery: Delivery) -> None:
     if lock is None:
         return
     try:
-        _finish(folder, delivery)
+        # Somebody else may have finished it between the two looks.
+        if not folder.done.exists():
+            _finish(folder, delivery)
     finally:
         os.close(lock)
 

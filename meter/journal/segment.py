@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 MARK = b"\xf5MJ\x01"
 PAYLOAD_BYTES_MAX = 1 << 20
+# No record ends with so many by itself.
+ZEROS_MIN = 16
 
 _HEAD = struct.Struct("<4sII")
 _LENGTH = struct.Struct("<I")
@@ -70,11 +72,18 @@ def _frame_at(data: bytes, at: int) -> Frame | None:
 
 
 def _is_torn(data: bytes, at: int) -> bool:
-    """Say whether the rest looks like the beginning of a frame whose writing was cut."""
-    if len(data) - at < _HEAD.size:
-        return MARK.startswith(data[at : at + len(MARK)])
-    mark, length, _ = _HEAD.unpack_from(data, at)
-    return bool(mark == MARK and at + _HEAD.size + length > len(data))
+    """Say whether the rest looks like the beginning of a frame whose writing was cut.
+
+    After a power cut a file may be as long as what was written, and zero where that had not been synced.
+    """
+    rest = data[at:].rstrip(b"\0")
+    if len(data) - at - len(rest) < ZEROS_MIN:
+        # So few may belong to the record.
+        rest = data[at:]
+    if len(rest) < _HEAD.size:
+        return MARK.startswith(rest[: len(MARK)])
+    mark, length, _ = _HEAD.unpack_from(rest)
+    return bool(mark == MARK and _HEAD.size + length > len(rest))
 
 
 def _checksum(payload: bytes, length: int) -> int:

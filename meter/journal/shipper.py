@@ -6,6 +6,7 @@ that goes to quarantine.
 """
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -54,6 +55,8 @@ class Delivery:
     interrupted: Interrupted = interrupted
     finished: Finished = lambda _holder, _settled: None
     """Told that everything of a holder's journal has been delivered; may be told again."""
+    chance: Callable[[], float] = random.random
+    """Between 0 and 1: how much of the longest pause is waited for, beyond its half."""
 
     def deliver(self, events: Sequence[UsageEvent]) -> None:
         """Deliver a batch; raises `Abandoned` where the process ends first."""
@@ -64,8 +67,10 @@ class Delivery:
             except self.refusal as refusal:
                 self._bisect(events, refusal)
             except Exception as fault:
-                log.warning("the ledger took no events (%s); trying again in %.1f s", fault, pause)
-                if self.abandoned.wait(pause):
+                # Servers that lost the database, or a lock, at the same time come back one by one.
+                spread = pause * (1 + self.chance()) / 2
+                log.warning("the ledger took no events (%s); trying again in %.1f s", fault, spread)
+                if self.abandoned.wait(spread):
                     raise Abandoned from fault
                 pause = min(pause * 2, RETRY_SECONDS_MAX)
                 continue

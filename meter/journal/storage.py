@@ -25,7 +25,7 @@ class Storage(NamedTuple):
 def _create(path: Path) -> int:
     descriptor = os.open(path, _CREATE, 0o600)
     try:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError:
         os.close(descriptor)
         # Its name would be in the way of the next attempt.
@@ -34,7 +34,8 @@ def _create(path: Path) -> int:
     return descriptor
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder survive a power cut."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

@@ -5,12 +5,15 @@ synced again, because the kernel may have dropped the pages and would report suc
 whoever owns it writes the records anew elsewhere.
 """
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
 from meter.journal.storage import Storage
+
+log = logging.getLogger(__name__)
 
 
 class Request(NamedTuple):
@@ -58,8 +61,15 @@ class Syncer:
             if descriptor not in broken and not self._sync(request):
                 broken.add(descriptor)
             if request.last:
-                self._storage.close(descriptor)
                 broken.discard(descriptor)
+                self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        try:
+            self._storage.close(descriptor)
+        except OSError as fault:
+            # What was written has been synced, or is written anew: nobody has to wait for ever because of it.
+            log.warning("a segment was not closed properly: %s", fault)
 
     def _sync(self, request: Request) -> bool:
         try:

@@ -197,7 +197,11 @@ def settle(number: int) -> Settle:
 def make_delivery(root: Path, books: Books, abandoned: threading.Event | None = None) -> Delivery:
     """Make the way into a ledger."""
     return Delivery(
-        sink=books, refusal=Refused, quarantine=Quarantine(root), abandoned=abandoned or Impatient()
+        sink=books,
+        refusal=Refused,
+        quarantine=Quarantine(root),
+        abandoned=abandoned or Impatient(),
+        chance=lambda: 0.5,
     )
 
 

@@ -11,6 +11,7 @@ from meter.journal.folder import BEGINNING, CURSOR, LOCK, Cursor, Entry, Folder,
 from meter.journal.records import Record
 from meter.journal.recovery import folders
 from meter.journal.segment import frame
+from meter.journal.storage import sync_folder
 from tests.journal.conftest import intent, make_folder, progress, settle, write_segment
 
 RECORDS: list[Record] = [intent(1), progress(1, 7), settle(1), intent(2), settle(2)]
@@ -60,6 +61,22 @@ def test_a_folder_is_seen_locked_or_not_at_all(tmp_path: Path) -> None:
     assert folder.lock() is None
     assert draft.path.exists()
     os.close(lock)
+
+
+def test_a_folder_survives_a_power_cut_before_anything_is_in_it(tmp_path: Path) -> None:
+    """Its final name is synced, and the name of the folder that all journals are in."""
+    root = tmp_path / "data" / "journal"
+    root.mkdir(parents=True)
+    synced: list[tuple[Path, list[str]]] = []
+
+    def sync(path: Path) -> None:
+        sync_folder(path)
+        synced.append((path, [each.name for each in path.iterdir()]))
+
+    _, lock = Folder.claim(root / "holder", sync)
+    os.close(lock)
+
+    assert synced == [(root, ["holder"]), (root.parent, ["journal"])]
 
 
 def test_the_cursor_is_kept(folder: Folder) -> None:

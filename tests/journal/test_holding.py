@@ -13,6 +13,7 @@ from tests.journal.conftest import (
     Books,
     Disk,
     Refused,
+    broken,
     event_id,
     eventually,
     intent,
@@ -62,6 +63,21 @@ def test_a_settled_event_reaches_the_ledger(tmp_path: Path) -> None:
 
     assert books.events == {event_id(1): make_settled(1)}
     assert (tmp_path / "holder" / "done").exists()
+
+
+def test_a_settle_that_is_written_anew_waits_for_nothing(tmp_path: Path, disk: Disk) -> None:
+    """Where a sync fails both copies are shipped, and then nothing waits, nor less than nothing."""
+    disk.sync_faults.append(broken())
+
+    async def run() -> None:
+        holding = open_holding(tmp_path, Books(), disk.storage, power=True)
+        holding.journal.intent(make_attempt(1))
+        await asyncio.wait_for(holding.journal.settle(make_settled(1)), WAIT_SECONDS_MAX)
+        await eventually(lambda: holding.shipper.shipped == 2)
+        assert holding.waiting == 0
+        holding.close()
+
+    asyncio.run(run())
 
 
 def test_closing_ships_the_rest(tmp_path: Path) -> None:

@@ -185,6 +185,19 @@ def test_one_journal_that_cannot_be_read_keeps_no_other(tmp_path: Path) -> None:
     assert (bad.done.exists(), good.done.exists()) == (False, True)
 
 
+def test_folders_of_the_volume_are_left_alone(tmp_path: Path) -> None:
+    """What a file system keeps beside the journals is neither adopted nor deleted."""
+    theirs = tmp_path / "lost+found"
+    theirs.mkdir()
+    good = make_folder(tmp_path, "good", *LIFE)
+
+    adopt(tmp_path, make_delivery(tmp_path, Books()))
+    prune(tmp_path, now=good.done.stat().st_mtime + 2 * KEPT_SECONDS)
+
+    assert list(theirs.iterdir()) == []
+    assert not good.path.exists()
+
+
 def test_journals_of_several_dead_processes(tmp_path: Path) -> None:
     """All of them are adopted, also a copy of one from another server; files beside them are no journals."""
     for number, holder in enumerate(["a", "b", "c"], 1):

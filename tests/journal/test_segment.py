@@ -45,6 +45,18 @@ def test_a_cut_at_every_byte_loses_only_what_was_cut() -> None:
         assert damage(data[:cut]) == ([Damage(last, cut, torn=True)] if last < cut else [])
 
 
+def test_what_was_never_synced_is_torn_too() -> None:
+    """After a power cut a file may end in zeros, from any byte on; no record before them is lost."""
+    data, ends = joined(PAYLOADS)
+    zeros = b"\0" * 4096
+
+    for cut in range(len(data) + 1):
+        whole = [end for end in ends if end <= cut]
+        last = whole[-1] if whole else 0
+        assert read(data[:cut] + zeros) == PAYLOADS[: len(whole)]
+        assert damage(data[:cut] + zeros) == [Damage(last, cut + len(zeros), torn=True)]
+
+
 @pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
 def test_a_damaged_byte_anywhere_loses_only_its_record(flip: int) -> None:
     """Whichever byte is damaged, all other records come back, and the stretch that is lost is its record."""

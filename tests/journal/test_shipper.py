@@ -78,8 +78,8 @@ def test_pauses_grow_up_to_a_bound(tmp_path: Path) -> None:
 
     make_delivery(tmp_path, Books([ConnectionError("away")] * 9), abandoned).deliver([make_settled(1)])
 
-    assert abandoned.pauses[:3] == [0.1, 0.2, 0.4]
-    assert abandoned.pauses[-2:] == [shipper.RETRY_SECONDS_MAX] * 2
+    assert abandoned.pauses[:3] == [0.75 * seconds for seconds in (0.1, 0.2, 0.4)]
+    assert abandoned.pauses[-2:] == [0.75 * shipper.RETRY_SECONDS_MAX] * 2
 
 
 @pytest.mark.parametrize("bad", [0, 1, 249, 250, 499])

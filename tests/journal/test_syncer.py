@@ -38,6 +38,8 @@ class Bench:
 
     def _close(self, descriptor: int) -> None:
         self.calls.append(("close", descriptor))
+        if descriptor in self.bad:
+            raise broken()
 
 
 @pytest.fixture
