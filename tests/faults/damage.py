@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from tests.faults.site import Site
 
 ADOPTION_SECONDS_MAX = 20.0
 ROOM = "1m"
+UNMOUNT_SECONDS_MAX = 20.0
 
 
 class Harm(NamedTuple):
@@ -69,7 +70,7 @@ def _damaged(case: Case, name: str, harm_segment: Callable[[Path, random.Random]
             (segment,) = [path for path in site.segments() if path.stat().st_size]
             frames = [each for each in scan(segment.read_bytes()) if isinstance(each, Frame)]
             harm = harm_segment(segment, case.random(run))
-            before = _quarantined(site)
+            before = quarantined(site)
             site.start()
             said = _survivors_arrive(site, prefix, frames, harm, segment.parent)
             found += [f"run {run}, {harm}: {each}" for each in said]
@@ -81,7 +82,7 @@ async def _leave_unshipped(site: Site, prefix: str) -> None:
     """Kill a server whose ledger took nothing for a while."""
     gate = Gate()
     site.script.play(lambda model: Plan(pieces=3, pause=0, before_usage=gate if "open" in model else None))
-    with _ledger_held(site):
+    with ledger_held(site):
         done = [f"{prefix}{number}" for number in range(20)]
         await traffic.all_at_once(site.url, site.key, done)
         left_open = [f"{prefix}open-{number}" for number in range(5)]
@@ -93,7 +94,7 @@ async def _leave_unshipped(site: Site, prefix: str) -> None:
 
 
 @contextmanager
-def _ledger_held(site: Site) -> Iterator[None]:
+def ledger_held(site: Site) -> Iterator[None]:
     """Let nobody write to the ledger."""
     if site.database_url is None:
         with writer_lock(site.data_dir / "meter.db"):
@@ -125,42 +126,64 @@ def _survivors_arrive(site: Site, prefix: str, frames: list[Frame], harm: Harm, 
 
 def _loss_is_said(site: Site, frames: list[Frame], harm: Harm, before: int, run: int) -> list[str]:
     at_edge = harm.cut and any(harm.start in {each.start, each.end} for each in frames)
-    said = _quarantined(site) - before
+    said = quarantined(site) - before
     if said or at_edge:
         return []
     return [f"run {run}, {harm}: I12: nothing is said of what was lost"]
 
 
-def _quarantined(site: Site) -> int:
+def quarantined(site: Site) -> int:
+    """Count what a site's servers could not ship."""
     path = site.data_dir / "journal" / "quarantine.jsonl"
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
 @contextmanager
-def _small_disk(folder: Path) -> Iterator[None]:
-    """Mount a file system of one megabyte."""
+def mounted(folder: Path, *arguments: str) -> Iterator[None]:
+    """Mount a file system, by arguments of `mount`, on a folder that only its owner may enter."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
-        raise Skip("mounting a small file system needs root and mount")
-    folder.mkdir(parents=True)
-    folder.parent.chmod(0o700)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={ROOM},mode=700", "tmpfs", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        raise Skip(f"a small file system cannot be mounted: {mounted.stderr.strip()}")
+        raise Skip("mounting a file system needs root and mount")
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o700, exist_ok=True)
+    done = subprocess.run(["mount", *arguments, folder], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Skip(f"a file system cannot be mounted: {done.stderr.strip()}")
     try:
+        folder.chmod(0o700)
         yield
     finally:
-        subprocess.run(["umount", "--lazy", folder], check=False)
+        _unmount(folder)
+
+
+def _unmount(folder: Path) -> None:
+    deadline = time.monotonic() + UNMOUNT_SECONDS_MAX
+    while subprocess.run(["umount", folder], stderr=subprocess.DEVNULL, check=False).returncode:
+        if time.monotonic() > deadline:
+            subprocess.run(["umount", "--lazy", folder], check=False)
+            raise TimeoutError(f"somebody still uses {folder}")
+        time.sleep(0.05)
+
+
+def small_disk(folder: Path, room: str) -> AbstractContextManager[None]:
+    """Mount a file system of this size."""
+    return mounted(folder, "-t", "tmpfs", "-o", f"size={room}", "tmpfs")
+
+
+def fill(path: Path) -> None:
+    """Write a file that leaves no room on its disk."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while file.write(b"x" * size):
+                    pass
+            except OSError:
+                continue
 
 
 def f21(case: Case) -> list[str]:
     """Fill the journal's disk under running requests, and make room again."""
     found: list[str] = []
-    with case.site() as site, _small_disk(site.data_dir / "journal"):
+    with case.site() as site, small_disk(site.data_dir / "journal", ROOM):
         try:
             site.start()
             for run in range(case.runs):
@@ -178,7 +201,7 @@ async def _fill_and_empty(site: Site, prefix: str) -> list[str]:
     asking = asyncio.create_task(traffic.all_at_once(site.url, site.key, models))
     await traffic.until(lambda: site.script.count == len(models), "all requests at the upstream")
     ballast = site.data_dir / "journal" / "ballast"
-    _fill(ballast)
+    fill(ballast)
     refused = [await traffic.ask(site.url, site.key, f"{prefix}full-{number}") for number in range(60)]
     found = [] if refused[-1].status == 503 else [f"I6: a full disk answers {refused[-1].status}"]
     gate.open()
@@ -191,16 +214,6 @@ async def _fill_and_empty(site: Site, prefix: str) -> list[str]:
             return [*found, "I10: requests are still refused 10 s after there was room again"]
         await asyncio.sleep(0.05)
     return found + await asyncio.to_thread(reconciler.reconcile, site, [*gots, *refused], prefix)
-
-
-def _fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 12, 1):
-            try:
-                while file.write(b"x" * size):
-                    pass
-            except OSError:
-                continue
 
 
 def f22(case: Case) -> list[str]:

@@ -1,6 +1,7 @@
-"""F37 to F41: SQLite's file is locked, taken away, or copied while a server works on it."""
+"""F37 to F41: SQLite's file is locked, taken away, damaged, or copied."""
 
 import asyncio
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -8,9 +9,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 from tests import server
-from tests.faults import reconciler, traffic
+from tests.faults import damage, reconciler, traffic
 from tests.faults.case import Case, Experiment, calm, failures, p99_ms
 from tests.faults.script import Plan
 from tests.faults.site import SQLITE, Site
@@ -18,6 +20,7 @@ from tests.faults.traffic import Got
 
 ON = (SQLITE,)
 ALARM_SECONDS_MAX = 15.0
+PAGE_BYTES = 4096
 
 
 async def _beside(site: Site, prefix: str, seconds: float, act: Callable[[], None]) -> list[Got]:
@@ -92,6 +95,58 @@ def f38(case: Case) -> list[str]:
     return found
 
 
+def f39(case: Case) -> list[str]:
+    """Damage a killed server's database: the next start says what to do, and the journal has the rest."""
+    found: list[str] = []
+    with case.site() as site:
+        site.start()
+        for run in range(case.runs):
+            site.script.play(Plan(pieces=1, pause=0, streams=False))
+            prefix = f"f39-{run}-"
+            gots = [asyncio.run(traffic.ask(site.url, site.key, f"{prefix}shipped", stream=False))]
+            found += reconciler.reconcile(site, gots, prefix)
+            with damage.ledger_held(site):
+                models = [f"{prefix}{number}" for number in range(50)]
+                gots += asyncio.run(traffic.all_at_once(site.url, site.key, models, stream=False))
+                site.kill()
+            site.reopen()
+            found += _refused_and_recovered(site, case.random(run))
+            found += reconciler.reconcile(site, gots, prefix)
+        return found + calm(site, "f39c", 0, told=case.full)
+
+
+def _refused_and_recovered(site: Site, chance: random.Random) -> list[str]:
+    """Damage a page, start in vain, put a copy in its place, and start again."""
+    path = site.data_dir / "meter.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    healthy = path.read_bytes()
+    page = chance.choice([0, *_used_pages(path)])
+    damaged = bytearray(healthy)
+    damaged[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = chance.randbytes(PAGE_BYTES)
+    path.write_bytes(damaged)
+    before = {each: each.read_bytes() for each in site.segments()}
+    found = []
+    try:
+        site.start()
+        site.kill()
+        found.append(f"F39: a server started with page {page} damaged")
+    except AssertionError as fault:
+        said = ("is damaged", "backup", str(site.data_dir / "journal"))
+        found += [] if all(each in str(fault) for each in said) else [f"F39: it says {str(fault)[-300:]}"]
+    if {each: each.read_bytes() for each in site.segments()} != before or not any(before.values()):
+        found.append("F39: the journal is not what it was")
+    path.write_bytes(healthy)
+    site.start()
+    return found
+
+
+def _used_pages(path: Path) -> list[int]:
+    """Return the first pages of tables and indexes."""
+    with closing(sqlite3.connect(path)) as other:
+        return [row[0] - 1 for row in other.execute("SELECT rootpage FROM sqlite_schema WHERE rootpage > 1")]
+
+
 def f41(case: Case) -> list[str]:
     """Copy the database with VACUUM INTO under load: the copy passes `meter verify`."""
     found: list[str] = []
@@ -128,5 +183,6 @@ def f41(case: Case) -> list[str]:
 EXPERIMENTS = (
     Experiment("F37", f37, 1, 1, databases=ON),
     Experiment("F38", f38, 1, 0, databases=ON),
+    Experiment("F39", f39, 5, 0, databases=ON),
     Experiment("F41", f41, 5, 0, databases=ON),
 )

@@ -54,7 +54,7 @@ def f40(case: Case) -> list[str]:
     with case.site() as site:
         site.start()
         count = EVENTS if case.full else EVENTS_SHORT
-        for batch in _batches(case, count):
+        for batch in batches(case, count):
             ledger.append(site.database, batch, datetime.now(UTC))
         case.notes.append(f"{count} events")
         settled = 0
@@ -71,7 +71,8 @@ def f40(case: Case) -> list[str]:
         return found + calm(site, "f40c", settled, told=False)
 
 
-def _batches(case: Case, count: int) -> Iterator[list[UsageEvent]]:
+def batches(case: Case, count: int) -> Iterator[list[UsageEvent]]:
+    """Make a long ledger of so many events."""
     chance = case.random(0)
     now = datetime.now(UTC)
     attempt = Attempt(

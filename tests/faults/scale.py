@@ -119,7 +119,7 @@ def f72(case: Case) -> list[str]:
             twin = neighbour(site, f"twin-{run}")
             shutil.copytree(site.data_dir, twin.data_dir)
             # The copy has not been shipped from: it holds everything once more.
-            _forget_shipping(twin)
+            forget_shipping(twin)
             asyncio.run(_start_together([site, twin]))
             try:
                 found += reconciler.reconcile(site, gots, prefix, reconciler.KILLED)
@@ -151,7 +151,7 @@ def f35(case: Case) -> list[str]:
                 site.kill()
                 _become(site, older)
                 found += [] if not site.events(f"{prefix}lost") else ["the copy lacks nothing"]
-                _forget_shipping(site)
+                forget_shipping(site)
                 site.start()
                 found += reconciler.reconcile(site, gots, prefix)
                 case.notes.append(f"{lost} events were lost with the database, and came again")
@@ -179,7 +179,7 @@ def _arrived(site: Site, prefix: str) -> int:
     return arrived
 
 
-def _forget_shipping(site: Site) -> None:
+def forget_shipping(site: Site) -> None:
     """Have everything that the journals hold shipped again, as whoever restores a database does."""
     for mark in (*site.data_dir.glob("journal/*/cursor"), *site.data_dir.glob("journal/*/done")):
         mark.unlink()

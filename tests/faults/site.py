@@ -13,6 +13,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from meter.core.events import Outcome, UsageEvent, UsageSource
+from meter.journal.folder import DRAFT
 from meter.store.database import Database, DatabaseUnavailable
 from meter.store.tables import usage_events
 from tests import server, services
@@ -127,19 +128,20 @@ class Site:
     def descriptors(self) -> int:
         """Count the server's open files, but for those that pools keep, which have bounds of their own.
 
-        They are connections to the upstream, and to SQLite, each of which has several files.
+        They are connections to the upstream and the database; SQLite has several files for each.
         """
         folder = Path(f"/proc/{self.pid}/fd")
-        kept = self._upstream_sockets()
+        kept = self._pooled_sockets()
         targets = [_target(path) for path in folder.iterdir()]
         return sum(target not in kept and not Path(target).name.startswith("meter.db") for target in targets)
 
-    def _upstream_sockets(self) -> set[str]:
-        """Return the open connections to the upstream's port, as they are shown among open files."""
+    def _pooled_sockets(self) -> set[str]:
+        """Return the open connections to upstream and database, as they are shown among open files."""
         lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
         rows = [line.split() for line in lines]
-        port = f":{self.script.upstream.port:04X}"
-        return {f"socket:[{row[9]}]" for row in rows if row[2].endswith(port) and row[3] == ESTABLISHED}
+        database = sa.make_url(self.database_url).port if self.database_url else None
+        ports = {f"{port:04X}" for port in (self.script.upstream.port, database) if port}
+        return {f"socket:[{row[9]}]" for row in rows if row[2][-4:] in ports and row[3] == ESTABLISHED}
 
     def memory_bytes(self) -> int:
         """Return how much memory the server holds."""
@@ -149,7 +151,9 @@ class Site:
     def journals(self) -> list[Path]:
         """Return the folders of all journals."""
         root = self.data_dir / "journal"
-        return sorted(path for path in root.iterdir() if path.is_dir()) if root.exists() else []
+        if not root.exists():
+            return []
+        return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(DRAFT))
 
     def segments(self) -> list[Path]:
         """Return the segments of journals that are not done, in order."""
