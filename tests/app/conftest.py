@@ -1,7 +1,6 @@
 """Databases for tests of what commands and the admin API do."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,18 +8,27 @@ import pytest
 from meter.cli.migrations import bring_up_to_date
 from meter.store.database import Database
 from tests import services
+from tests.databases import new_sqlite
+
+
+@pytest.fixture(scope="session")
+def postgres_template() -> Iterator[str]:
+    """Make a PostgreSQL database with all tables, one for a test process, to be copied."""
+    with services.fresh_database() as url:
+        database = Database(url)
+        bring_up_to_date(database)
+        database.dispose()
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Give the URL of a new database with all of its tables."""
-    with ExitStack() as stack:
-        sqlite = f"sqlite:///{tmp_path / 'meter.db'}"
-        made = sqlite if request.param == "sqlite" else stack.enter_context(services.fresh_database())
-        database = Database(made)
-        bring_up_to_date(database)
-        database.dispose()
-        yield made
+    if request.param == "sqlite":
+        yield new_sqlite(tmp_path / "meter.db")
+        return
+    with services.copied(request.getfixturevalue("postgres_template")) as url:
+        yield url
 
 
 @pytest.fixture
@@ -34,7 +42,6 @@ def database(url: str) -> Iterator[Database]:
 @pytest.fixture
 def sqlite_database(tmp_path: Path) -> Iterator[Database]:
     """Give a new SQLite database with all of its tables."""
-    opened = Database(f"sqlite:///{tmp_path / 'meter.db'}")
-    bring_up_to_date(opened)
+    opened = Database(new_sqlite(tmp_path / "meter.db"))
     yield opened
     opened.dispose()

@@ -21,6 +21,7 @@ from meter.store.database import Database
 from meter.store.tables import usage_15m
 from tests import server
 from tests.commands import Done, invoke
+from tests.databases import new_sqlite
 from tests.server import Meter
 
 OCTOBER = ("--since", "2026-10-01", "--until", "2026-11-01")
@@ -28,7 +29,7 @@ NOON = datetime(2026, 10, 21, 12, tzinfo=UTC)
 EX_CONFIG = 78
 
 
-def typed(data_dir: Path, *arguments: str, seconds_max: float = 60, **settings: object) -> Done:
+def typed(data_dir: Path, *arguments: str, **settings: object) -> Done:
     """Run a command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "meter", *arguments],
@@ -36,7 +37,7 @@ def typed(data_dir: Path, *arguments: str, seconds_max: float = 60, **settings: 
         cwd=data_dir.parent,
         capture_output=True,
         text=True,
-        timeout=seconds_max,
+        timeout=60,
         check=False,
     )
 
@@ -78,7 +79,8 @@ def write(data_dir: Path, *events: UsageEvent) -> None:
 def data_dir(tmp_path: Path) -> Path:
     """Give a data directory with an empty database."""
     made = tmp_path / "data"
-    succeed(made, "db", "upgrade")
+    made.mkdir()
+    new_sqlite(made / "meter.db")
     return made
 
 
@@ -458,7 +460,7 @@ def test_a_second_server_on_the_same_database_is_refused(running: Meter, tmp_pat
     url = f"sqlite:///{running.data_dir / 'meter.db'}"
     arguments = ("serve", "--sample", "--port", "0", "--admin-port", "0")
 
-    done = typed(tmp_path / "other", *arguments, seconds_max=8, database_url=url)
+    done = typed(tmp_path / "other", *arguments, database_url=url)
 
     assert done.returncode == 1
     assert "already" in done.stderr

@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from meter.cli import meter
-from meter.cli.migrations import bring_up_to_date
 from meter.core.audit import Signature
 from meter.core.keys import Minting
 from meter.core.limits import Limits
 from meter.store import keys, teams
 from meter.store.database import Database
+from tests.databases import new_sqlite
 
 BY = Signature("test", datetime(2026, 11, 25, tzinfo=UTC))
 
@@ -23,8 +23,7 @@ BY = Signature("test", datetime(2026, 11, 25, tzinfo=UTC))
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """Give a database with one key of one team, on which commands work."""
     monkeypatch.setenv("METER_DATA_DIR", str(tmp_path))
-    database = Database(f"sqlite:///{tmp_path / 'meter.db'}")
-    bring_up_to_date(database)
+    database = Database(new_sqlite(tmp_path / "meter.db"))
     teams.create(database, team_id="t1", name="search", by=BY)
     minting = Minting(Random(1).choice, b"p" * 32)
     keys.issue(database, team="search", name="ci", expires_at=None, minting=minting, by=BY)

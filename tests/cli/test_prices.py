@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from meter.cli import meter
-from meter.cli.migrations import bring_up_to_date
 from meter.core.prices import BEGINNING, LongContext, Price, Rates
 from meter.store import prices
 from meter.store.database import Database
+from tests.databases import new_sqlite
 
 LISTED = Price(
     id=0,
@@ -37,8 +37,7 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def database(data_dir: Path) -> Iterator[Database]:
     """Give that database, with one listed price."""
-    opened = Database(f"sqlite:///{data_dir / 'meter.db'}")
-    bring_up_to_date(opened)
+    opened = Database(new_sqlite(data_dir / "meter.db"))
     prices.add(opened, [LISTED])
     yield opened
     opened.dispose()

@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from meter.cli import meter as command
-from meter.cli.migrations import bring_up_to_date
 from meter.core.events import UsageEvent, UsageSource
 from meter.core.findings import COLUMNS
 from meter.core.prices import Price, PriceBook, Rates, rate
 from meter.store import ledger, prices
 from meter.store.database import Database
 from tests.cli.test_commands import NOON, make
+from tests.databases import new_sqlite
 
 HEADER = "day,model,prompt_tokens,completion_tokens,cost_usd"
 # What a bill would have if the ledger below were right.
@@ -44,8 +44,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a data directory with two days of a model, which nobody changes."""
     made = tmp_path_factory.mktemp("reconcile") / "data"
     made.mkdir()
-    database = Database(f"sqlite:///{made / 'meter.db'}")
-    bring_up_to_date(database)
+    database = Database(new_sqlite(made / "meter.db"))
     full, half = (Rates(prompt=tokens, completion=4 * tokens) for tokens in (2_000_000, 1_000_000))
     prices.add(database, [version("", full), version("flex", half)])
     book = PriceBook(prices.load(database))
@@ -148,8 +147,7 @@ def test_a_report_is_a_bill(data_dir: Path, tmp_path: Path) -> None:
 
 def test_every_class(tmp_path: Path) -> None:
     """Seven lines with one fault each, and one without, get the eight classes."""
-    database = Database(f"sqlite:///{tmp_path / 'meter.db'}")
-    bring_up_to_date(database)
+    database = Database(new_sqlite(tmp_path / "meter.db"))
     flat = Rates(prompt=1_000_000, completion=1_000_000)
     names = ("ok", "price", "cached", "tier", "estimated", "tokens", "missing_there")
     flex = [version("flex", Rates(prompt=500_000, completion=500_000)), version("", flat)]
@@ -239,8 +237,7 @@ def test_without_a_database_nothing_is_compared(tmp_path: Path) -> None:
 
 def test_several_upstreams_are_pointed_out(tmp_path: Path) -> None:
     """Where the ledger has events of several upstreams, one is to be named, and then only it counts."""
-    database = Database(f"sqlite:///{tmp_path / 'meter.db'}")
-    bring_up_to_date(database)
+    database = Database(new_sqlite(tmp_path / "meter.db"))
     both = [
         msgspec.structs.replace(event, upstream=f"u{number}", cost=2_800_000_000)
         for number, event in enumerate(events())

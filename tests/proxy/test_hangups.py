@@ -29,13 +29,13 @@ def emitted(offset: int) -> int:
 
 
 def offset_of(request: Received) -> int:
-    """Return the offset that a request's model names."""
-    return int(request.json()["model"].removeprefix("at-"))
+    """Return the offset that a request's user names."""
+    return int(request.json()["user"].removeprefix("at-"))
 
 
 def body(offset: int) -> bytes:
     """Ask for a stream that stops at an offset."""
-    return wire.chat(model=f"at-{offset}", stream=True, stream_options={"include_usage": True})
+    return wire.chat(user=f"at-{offset}", stream=True, stream_options={"include_usage": True})
 
 
 async def read_and_hang_up(meter: Meter, key: str, offset: int) -> None:
@@ -65,8 +65,8 @@ async def each_offset(act: Callable[[int], Awaitable[None]]) -> None:
 
 
 def by_offset(events: Sequence[UsageEvent]) -> dict[int, UsageEvent]:
-    """Sort events by the offset in their model's name; each has exactly one."""
-    found = {int(event.model_requested.removeprefix("at-")): event for event in events}
+    """Sort events by the offset in their user's name; each has exactly one."""
+    found = {int(str(event.end_user).removeprefix("at-")): event for event in events}
     assert len(found) == len(events) == len(OFFSETS)
     return found
 

@@ -15,6 +15,7 @@ from meter.store.database import Database
 from meter.store.partitions import make_partitions
 from meter.store.tables import metadata
 from tests import services
+from tests.databases import new_sqlite
 
 NOW = datetime(2026, 11, 23, 12, 34, 56, 789012, tzinfo=UTC)
 TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
@@ -23,8 +24,7 @@ TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_to
 @pytest.fixture
 def sqlite_database(tmp_path: Path) -> Iterator[Database]:
     """Give a new SQLite database with all of its tables."""
-    with closing_database(f"sqlite:///{tmp_path / 'meter.db'}") as opened:
-        bring_up_to_date(opened)
+    with closing_database(new_sqlite(tmp_path / "meter.db")) as opened:
         yield opened
 
 

@@ -1,11 +1,15 @@
 """Reports add up: every grouping, every zone, rollup and ledger alike, to the last picodollar."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import combinations
 from random import Random
+from typing import NamedTuple
 
 import pytest
+import sqlalchemy as sa
 
 from meter.core.events import UsageEvent
 from meter.core.period import zone
@@ -13,8 +17,10 @@ from meter.core.reports import GROUPS, LEDGER_GROUPS, Question, Report, columns,
 from meter.core.rollup import Sums, fold
 from meter.store import ledger, reports
 from meter.store.database import Database
-from meter.store.tables import api_keys, teams
-from tests.store.conftest import NOW, make_event, new_event_id, random_event
+from meter.store.tables import api_keys, metadata, teams
+from tests import services
+from tests.databases import new_sqlite
+from tests.store.conftest import NOW, closing_database, make_event, new_event_id, random_event
 
 RANDOM = Random(1)
 SINCE = datetime(2026, 10, 1, tzinfo=UTC)
@@ -23,17 +29,33 @@ ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/
 WITHOUT_LEDGER = [group for group in GROUPS if group not in LEDGER_GROUPS]
 
 
-@pytest.fixture
-def events(database: Database) -> list[UsageEvent]:
-    """Put random events into the ledger, of a stretch in which many clocks change."""
+class Filled(NamedTuple):
+    """A database with events, which nobody changes."""
+
+    database: Database
+    events: list[UsageEvent]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    """Give a database of either kind with random events, of a stretch in which many clocks change."""
     random = Random(11)
     found = [random_event(random, SINCE, UNTIL) for _ in range(300)]
     # One in every quarter hour around the change on Lord Howe, where clocks jump by half an hour.
     jump = datetime(2026, 10, 3, 15, 30, tzinfo=UTC)
     quarters = [jump + timedelta(minutes=15 * number) for number in range(-8, 8)]
     found += [random_event(random, quarter, quarter + timedelta(minutes=15)) for quarter in quarters]
-    ledger.append(database, found, NOW)
-    return found
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            url = new_sqlite(tmp_path_factory.mktemp("reports") / "meter.db")
+        else:
+            url = stack.enter_context(services.copied(request.getfixturevalue("postgres_url")))
+        database = stack.enter_context(closing_database(url))
+        with database.write() as connection:
+            for table in reversed(metadata.sorted_tables):
+                connection.execute(sa.delete(table))
+        ledger.append(database, found, NOW)
+        yield Filled(database, found)
 
 
 def ask(
@@ -71,34 +93,32 @@ def added(report: Report) -> Sums:
 
 @pytest.mark.parametrize("tz", ZONES)
 @pytest.mark.parametrize("group", [group for group in GROUPS if group != "tag"])
-def test_rows_add_up_to_the_total(database: Database, events: list[UsageEvent], group: str, tz: str) -> None:
+def test_rows_add_up_to_the_total(filled: Filled, group: str, tz: str) -> None:
     """In every grouping and zone, the rows' sums are the total, and the total is the events'."""
-    report = ask(database, group, tz=zone(tz))
+    report = ask(filled.database, group, tz=zone(tz))
 
-    assert report.total == sums_of(events)
+    assert report.total == sums_of(filled.events)
     assert added(report) == report.total
 
 
 @pytest.mark.parametrize("by", list(combinations(["team", "key", "model", "day", "user"], 3)), ids=",".join)
-def test_rows_of_several_groups_add_up(
-    database: Database, events: list[UsageEvent], by: tuple[str, ...]
-) -> None:
+def test_rows_of_several_groups_add_up(filled: Filled, by: tuple[str, ...]) -> None:
     """Groups combine, every combination stands in one row, and nothing is lost between them."""
-    report = ask(database, *by, tz=zone("Europe/Berlin"))
+    report = ask(filled.database, *by, tz=zone("Europe/Berlin"))
 
-    assert added(report) == report.total == sums_of(events)
+    assert added(report) == report.total == sums_of(filled.events)
     groups = [tuple(row.group.values()) for row in report.rows]
     assert len(set(groups)) == len(groups)
     assert all(set(row.group) >= set(by) for row in report.rows)
 
 
 @pytest.mark.parametrize("group", WITHOUT_LEDGER)
-def test_ledger_and_rollup_agree(database: Database, events: list[UsageEvent], group: str) -> None:
+def test_ledger_and_rollup_agree(filled: Filled, group: str) -> None:
     """A question that needs the ledger is answered like the one that the rollup answers."""
     tz = zone("Asia/Kolkata")
-    from_rollup = ask(database, group, tz=tz)
+    from_rollup = ask(filled.database, group, tz=tz)
 
-    from_ledger = ask(database, group, "user", tz=tz)
+    from_ledger = ask(filled.database, group, "user", tz=tz)
 
     merged: dict[str, Sums] = {}
     for row in from_ledger.rows:
@@ -107,11 +127,11 @@ def test_ledger_and_rollup_agree(database: Database, events: list[UsageEvent], g
     assert from_ledger.total == from_rollup.total
 
 
-def test_without_groups_there_is_one_row(database: Database, events: list[UsageEvent]) -> None:
+def test_without_groups_there_is_one_row(filled: Filled) -> None:
     """A question by nothing is about the total."""
-    report = ask(database)
+    report = ask(filled.database)
 
-    assert [row.sums for row in report.rows] == [report.total] == [sums_of(events)]
+    assert [row.sums for row in report.rows] == [report.total] == [sums_of(filled.events)]
 
 
 @pytest.mark.parametrize("by", [("team",), ("day",), ("tag",), ("key", "hour")])

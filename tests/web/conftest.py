@@ -18,6 +18,7 @@ from meter.core.keys import Key
 from meter.core.tokens import Terms
 from meter.settings import load
 from meter.store.database import Database
+from tests.databases import new_sqlite
 
 PEPPER = b"a pepper that is kept outside the database"
 OWNER_TOKEN = "the token of the data directory, long enough"
@@ -52,7 +53,7 @@ class Office:
 @contextmanager
 def open_office(folder: Path, url: str | None = None) -> Iterator[Office]:
     """Open a control plane over an empty database: SQLite in a folder, unless another one is named."""
-    database = Database(url or f"sqlite:///{folder / 'meter.db'}")
+    database = Database(url or new_sqlite(folder / "meter.db"))
     bring_up_to_date(database)
     with ThreadPoolExecutor(2) as look_ups:
         desk = Desk(
