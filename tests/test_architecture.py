@@ -19,6 +19,7 @@ FLOORS = {
     "allowances": 1,
     "proxy": 1,
     "metrics": 1,
+    "logs": 1,
     "settings": 1,
     "datadir": 1,
     "rates": 1,

@@ -519,3 +519,58 @@ def test_the_data_directory_is_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert load({"METER_DATA_DIR": "data"}).data_dir == tmp_path / "data"
     assert load({"METER_DATA_DIR": "~/data"}).data_dir == Path("/home/somebody/data")
+
+
+def test_a_setting_from_a_file(tmp_path: Path) -> None:
+    """`METER_X_FILE` names the file that holds METER_X, less the end of its line; keys of upstreams too."""
+    for name, text in (("pepper", "p" * 32 + "\n"), ("port", "9000"), ("key", "sk-of-upstream\r\n")):
+        (tmp_path / name).write_text(text)
+    config = tmp_path / "meter.toml"
+    config.write_text(
+        '[[upstreams]]\nname = "a"\nurl = "https://a.example/v1"\nmodels = ["*"]\napi_key_env = "A_KEY"\n'
+    )
+    named = {
+        "METER_PEPPER_FILE": "pepper",
+        "METER_PORT_FILE": "port",
+        "A_KEY_FILE": "key",
+        "ROUTERHUB_API_KEY_FILE": "key",
+    }
+
+    found = load({variable: str(tmp_path / name) for variable, name in named.items()}, config)
+
+    assert found.pepper is not None
+    assert (found.pepper.reveal(), found.port) == ("p" * 32, 9000)
+    assert [entry.api_key and entry.api_key.reveal() for entry in found.upstreams] == ["sk-of-upstream"] * 2
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    """A file that is missing, empty or no text, and a setting given twice, are faults by their names."""
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    environment = {
+        "METER_PEPPER_FILE": str(tmp_path / "missing"),
+        "METER_ADMIN_TOKEN_FILE": str(tmp_path / "empty"),
+        "METER_WEBHOOK_SECRET_FILE": str(tmp_path / "bytes"),
+        "METER_HOST_FILE": str(tmp_path / "empty"),
+        "METER_HOST": "127.0.0.1",
+    }
+
+    with pytest.raises(ConfigurationError) as refused:
+        load(environment)
+
+    assert sorted(fault.split(":")[0] for fault in refused.value.faults) == sorted(
+        name for name in environment if name.endswith("_FILE")
+    )
+
+
+def test_all_secrets_are_known() -> None:
+    """What no log may show: secrets, keys of upstreams, and the passwords in URLs."""
+    found = load(
+        {
+            "METER_PEPPER": "p" * 32,
+            "METER_DATABASE_URL": "postgresql://meter:hunter2@db/meter",
+            "ROUTERHUB_API_KEY": "sk-upstream",
+        }
+    )
+
+    assert {"p" * 32, "hunter2", "sk-upstream", "postgresql://meter:hunter2@db/meter"} == set(found.secrets)

@@ -339,7 +339,7 @@ class Workers(Meter):
     @property
     def processes(self) -> dict[str, int]:
         """The children by name, as the log says who is who; the last one of a name is who lives."""
-        found = re.findall(r"(\S+) is process (\d+)", self.log.read_text())
+        found = re.findall(r"([\w-]+) is process (\d+)", self.log.read_text())
         return {name: int(pid) for name, pid in found}
 
     def answer(self) -> None:

@@ -39,6 +39,7 @@ from meter.core.errors import MeterError, MeteringUnavailable
 from meter.core.estimate import count_tokens, estimate_prompt
 from meter.core.events import UsageEvent
 from meter.core.keys import Grant, Snapshot, digest
+from meter.core.request_log import of_event, of_refusal
 from meter.datadir import GRANTS_FILE, JOURNAL_FOLDER, save
 from meter.journal.holding import Holding, Options
 from meter.journal.journal import Journal
@@ -66,6 +67,7 @@ TOKEN_LOOK_UPS_AT_ONCE_MAX = 2
 LATE_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
+requests_log = logging.getLogger("meter.requests")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,8 @@ class Premises:
     """What this process's journal is called by."""
     shows_metrics: bool = True
     """Whether this process is asked for the page of metrics."""
+    dropped_lines: Callable[[], int] = lambda: 0
+    """How many lines of the log were lost, because nobody takes them."""
 
 
 @dataclass(kw_only=True)
@@ -138,7 +142,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         show_key=KeyViewer(limiting, key_budgets.find, clock).show,
         upstreams=upstreams,
         pumps=pumps,
-        accounting=_accounting(holding.journal, metrics, rater, refusals),
+        accounting=_accounting(holding.journal, metrics, rater, refusals, access_log=settings.access_log),
         limits=Limits(settings.body_bytes_max, settings.hangup_grace_seconds, settings.stream_usage),
         clock=budgets.clock,
         local=local,
@@ -151,6 +155,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     shown = instruments.LedgerFigures(clock.monotonic)
     figures = Figures(database, shown, budgets.clock.now)
     show(metrics, Parts(pumps, holding, gate, figures))
+    metrics.follow("meter_log_lines_dropped", "Lines of the log that nobody took.", premises.dropped_lines)
     upkeeps = [metrics.keep_fresh(), keep_fresh(rater), budgets.keep(), refusals.keep_flushed()]
     upkeeps += [keep_retained(database, settings.retention_months, budgets.clock.now)]
     upkeeps += [keep_delivering(database, settings, budgets.clock.now), *_shared_upkeep(shared)]
@@ -307,11 +312,13 @@ def _transport(name: str, trusted: ssl.SSLContext, upstream: UpstreamSettings) -
 
 
 def _accounting(
-    journal: Journal, metrics: instruments.Metrics, rater: Rater, refusals: Refusals
+    journal: Journal, metrics: instruments.Metrics, rater: Rater, refusals: Refusals, *, access_log: bool
 ) -> Accounting:
     def refused(refusal: MeterError, grant: Grant | None) -> None:
         metrics.refuse(refusal.code)
         refusals.count(refusal, grant)
+        if access_log:
+            requests_log.info("refused", extra={"fields": of_refusal(refusal, grant)})
 
     def begin(attempt: Attempt) -> None:
         try:
@@ -325,6 +332,8 @@ def _accounting(
     def settle(event: UsageEvent, grant: Grant) -> Awaitable[None]:
         safe = journal.settle(event)
         metrics.observe(event, grant.team_name)
+        if access_log:
+            requests_log.info("request", extra={"fields": of_event(event, grant.team_name)})
         return safe
 
     return Accounting(

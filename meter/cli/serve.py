@@ -49,12 +49,12 @@ CHILDREN_SECONDS = serving.CLOSING_SECONDS + 5.0
 @click.option("--sample", is_flag=True, help="Answer from a built-in sample provider; needs no account.")
 def serve(config: Path | None, sample: bool, **settings: str | None) -> None:  # noqa: FBT001 (click's flag)
     """Start the proxy and its control listener."""
-    set_up_logging()
     options = Options(config=config, sample=sample, settings=settings)
     configured = options.load()
     prepare(configured.data_dir)
     locks = [claim(folder) for folder in _claimed(configured)]
     credentials, token_is_new = open_credentials(configured)
+    writer = set_up_logging(configured, credentials)
     with opening.database(configured) as database:
         _refuse_damage(configured, database)
         first_key = _first_start(configured, database, credentials)
@@ -73,6 +73,7 @@ def serve(config: Path | None, sample: bool, **settings: str | None) -> None:  #
                     database=database,
                     credentials=credentials,
                     prepare=partial(prepare_database, configured, database, credentials),
+                    dropped_lines=lambda: writer.dropped,
                 )
                 run(partial(serving.serve, premises, listeners))
                 database.checkpoint()

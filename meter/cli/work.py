@@ -21,6 +21,8 @@ from meter.app.seeding import seed
 from meter.cli import opening
 from meter.cli.migrations import bring_up_to_date
 from meter.datadir import ADMIN_TOKEN_FILE, read_or_make
+from meter.logs.lines import JsonLines, Redaction, TextLines
+from meter.logs.writer import Writer
 from meter.metrics import count_as
 from meter.settings import ConfigurationError, Settings
 from meter.store.database import Database
@@ -63,10 +65,10 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 @click.argument("name")
 def work(name: str) -> None:
     """Serve one socket of a `meter serve --workers`, which gives orders on standard input."""
-    set_up_logging(name)
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     settings = orders.options.load()
     credentials, _ = open_credentials(settings)
+    log = set_up_logging(settings, credentials, name)
     count_as(name)
     listeners = serving.Listeners(_inherited(orders.data), _inherited(orders.control))
     with opening.database(settings) as database:
@@ -77,6 +79,7 @@ def work(name: str) -> None:
             prepare=partial(prepare, settings, database, credentials),
             holder=name,
             shows_metrics=listeners.control is not None,
+            dropped_lines=lambda: log.dropped,
         )
         run(partial(serving.serve, premises, listeners), lifeline=sys.stdin.fileno())
 
@@ -126,16 +129,18 @@ def open_credentials(settings: Settings) -> tuple[Credentials, bool]:
     return credentials, made
 
 
-def set_up_logging(process: str = "") -> None:
-    """Log to standard error; of several processes, each line says whose it is."""
-    origin = f"{process} %(name)s" if process else "%(name)s"
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format=f"%(asctime)s %(levelname)s {origin}: %(message)s"
-    )
+def set_up_logging(settings: Settings, credentials: Credentials, process: str = "") -> Writer:
+    """Log to standard error, without secrets; of several processes, each line says whose it is."""
+    redaction = Redaction([*settings.secrets, credentials.admin_token, credentials.pepper.decode()])
+    for_people = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
+    writer = Writer(sys.stderr.fileno())
+    writer.setFormatter((TextLines if for_people else JsonLines)(process, redaction))
+    logging.basicConfig(level=logging.INFO, handlers=[writer])
     # They say at every request what the ledger says better, and httpx would say the upstream's URL.
     for name in ("httpx", "httpcore", "alembic", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
+    return writer
 
 
 def _is_no_cut(record: logging.LogRecord) -> bool:

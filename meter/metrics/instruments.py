@@ -58,6 +58,21 @@ class _Compared(NamedTuple):
     upstream_cost: Counter
 
 
+class _Followed:
+    """A counter of what somebody else counts."""
+
+    def __init__(self, counter: Counter, read: Callable[[], int]) -> None:
+        self._counter = counter
+        self._read = read
+        self._seen = 0
+
+    def catch_up(self) -> None:
+        """Count what has come since the last time."""
+        now = self._read()
+        self._counter.inc(now - self._seen)
+        self._seen = now
+
+
 class Metrics:
     """What is counted; it starts from zero with the server, as Prometheus expects."""
 
@@ -69,6 +84,7 @@ class Metrics:
         self._series: dict[tuple[str, str, Outcome, UsageSource, bool], _Series] = {}
         self._compared: dict[str, _Compared] = {}
         self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
+        self._followed: list[_Followed] = []
         by_model = ("team", "model")
         self._requests = self._counter("meter_requests", "Upstream attempts.", (*by_model, "outcome"))
         self._tokens = self._counter(
@@ -190,6 +206,10 @@ class Metrics:
         """Show more on the page of this process, which other processes know nothing of."""
         self._shown.append(collector)
 
+    def follow(self, name: str, help_text: str, read: Callable[[], int]) -> None:
+        """Show a count that somebody else keeps, and that only grows."""
+        self._followed.append(_Followed(self._counter(name, help_text, ()), read))
+
     async def keep_fresh(self) -> None:
         """Write the gauges down for the process that is asked for them, again and again until cancelled."""
         loop = asyncio.get_running_loop()
@@ -214,6 +234,8 @@ class Metrics:
     def _refresh(self) -> None:
         for gauge, read in self._gauges:
             gauge.set(read())
+        for followed in self._followed:
+            followed.catch_up()
 
     def _look_up(self, labels: tuple[str, str, Outcome, UsageSource, bool]) -> _Series:
         team, model, outcome, source, priced = labels

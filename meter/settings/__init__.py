@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from meter.core.stream_usage import check_mode
+from meter.settings.agreement import faults_together
+from meter.settings.files import with_files
 from meter.settings.upstreams import (
     DEFAULT_UPSTREAM_URL,
     UpstreamSettings,
@@ -29,6 +31,7 @@ from meter.settings.values import (
     as_database_url,
     as_durability,
     as_limit,
+    as_log_format,
     as_months,
     as_names,
     as_number,
@@ -39,9 +42,11 @@ from meter.settings.values import (
     as_prices_seed,
     as_redis_url,
     as_secret,
+    as_switch,
     as_text,
     as_transport,
     as_unpriced,
+    password_of,
 )
 
 __all__ = [
@@ -56,16 +61,6 @@ __all__ = [
     "is_loopback",
     "load",
 ]
-
-PEPPER_LENGTH_MIN = 32
-ADMIN_TOKEN_LENGTH_MIN = 32
-METRICS_TOKEN_LENGTH_MIN = 32
-WEBHOOK_SECRET_LENGTH_MIN = 32
-
-_WORKERS_NEED_POSTGRESQL = (
-    "METER_WORKERS: SQLite serves one process; for several, set METER_DATABASE_URL to a PostgreSQL database "
-    "(postgresql://user@host/name)"
-)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +108,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention_months: int
     """0 keeps everything."""
     session_seconds_max: int
+    log_format: str
+    access_log: bool
     prices_seed: str
     unpriced: str
 
@@ -121,6 +118,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Where the SQLite database lies; `None` on another database."""
         url = self.database_url.reveal()
         return Path(url.removeprefix(SQLITE_PREFIX)) if url.startswith(SQLITE_PREFIX) else None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All that no log line may show."""
+        own = [getattr(self, name) for name in self.__struct_fields__]
+        found = [value for value in own if isinstance(value, Secret)]
+        found += [entry.api_key for entry in self.upstreams if entry.api_key is not None]
+        texts = [secret.reveal() for secret in found]
+        return (*texts, *filter(None, map(password_of, texts)))
 
 
 class Setting(NamedTuple):
@@ -255,6 +261,18 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "session_seconds_max", as_positive, "43200", "How long one sign-in to the spend page lasts at most."
     ),
+    Setting(
+        "log_format",
+        as_log_format,
+        "auto",
+        "How lines of the log are written: `json`, `text`, or `auto`: text on a terminal, else JSON.",
+    ),
+    Setting(
+        "access_log",
+        as_switch,
+        "off",
+        "Whether each request is a line of the log: `on`, `off`; no content.",
+    ),
     Setting("key_rpm", as_limit, "0", "Requests a minute of a key that has no limit of its own; 0: any."),
     Setting("key_tpm", as_limit, "0", "Tokens a minute of such a key; 0: any."),
     Setting(
@@ -293,6 +311,7 @@ def load(environment: Mapping[str, str], config: Path | None = None, **options: 
     Raises `ConfigurationError` with every fault there is.
     """
     faults: list[str] = []
+    environment = with_files(environment, [f"METER_{setting.name.upper()}" for setting in SETTINGS], faults)
     document = _read_file(environment, config, faults)
     given = {name: value for name, value in options.items() if value is not None}
     values = {setting.name: _value(setting, given, environment, document, faults) for setting in SETTINGS}
@@ -300,7 +319,7 @@ def load(environment: Mapping[str, str], config: Path | None = None, **options: 
     faults += [f"{CONFIG_FILE}: there is no setting named {name!r}" for name in document if name not in known]
     upstreams = read_upstreams(values, environment, document, faults)
     values["database_url"] = values["database_url"] or Secret(f"sqlite:///{values['data_dir'] / 'meter.db'}")
-    faults += _faults_together(values)
+    faults += faults_together(values)
     if faults:
         raise ConfigurationError(faults)
     del values["upstream_url"], values["upstream_api_key"]
@@ -351,28 +370,3 @@ def _sentence(fault: ValueError) -> str:
     # int() and float() explain themselves in Python's terms.
     text = str(fault)
     return text if text.startswith("must") else "must be a number"
-
-
-def _faults_together(values: Mapping[str, Any]) -> list[str]:
-    lengths = (
-        ("pepper", PEPPER_LENGTH_MIN),
-        ("admin_token", ADMIN_TOKEN_LENGTH_MIN),
-        ("metrics_token", METRICS_TOKEN_LENGTH_MIN),
-        ("webhook_secret", WEBHOOK_SECRET_LENGTH_MIN),
-    )
-    faults = [
-        f"METER_{name.upper()}: must be at least {length_min} characters long"
-        for name, length_min in lengths
-        if values[name] is not None and len(values[name].reveal()) < length_min
-    ]
-    tokens = [values[name].reveal() for name in ("admin_token", "metrics_token") if values[name] is not None]
-    if len(set(tokens)) < len(tokens):
-        faults.append("METER_METRICS_TOKEN: must not be the admin token, which opens everything")
-    if values["webhook_url"] is not None and values["webhook_secret"] is None:
-        faults.append("METER_WEBHOOK_SECRET: must be set, so that the webhook can tell who calls it")
-    on_sqlite = values["database_url"].reveal().startswith(SQLITE_PREFIX)
-    if values["pepper"] is None and not on_sqlite:
-        faults.append("METER_PEPPER: must be set with this database, which several servers may share")
-    if values["workers"] > 1 and on_sqlite:
-        faults.append(_WORKERS_NEED_POSTGRESQL)
-    return faults

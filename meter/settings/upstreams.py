@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from meter.core.stream_usage import check_mode
+from meter.settings.files import SUFFIX, read_file
 from meter.settings.values import CONFIG_FILE, Secret, as_secret
 
 DEFAULT_UPSTREAM_URL = "https://api.routerhub.ai/v1"
@@ -122,9 +123,7 @@ def _upstream(
     except (msgspec.ValidationError, ValueError) as fault:
         faults.append(f"{place}: {fault}")
         return None
-    key = environment.get(table.api_key_env, "") if table.api_key_env else ""
-    if table.api_key_env and not key:
-        faults.append(f"{place}: the environment has no {table.api_key_env}, which api_key_env names")
+    key = "" if table.api_key_env is None else _key(table.api_key_env, environment, place, faults)
     return UpstreamSettings(
         name=table.name, url=url, api_key=as_secret(key), models=tuple(table.models), stream_usage=mode
     )
@@ -133,3 +132,13 @@ def _upstream(
 def _check_upstream_name(name: str) -> None:
     if not 0 < len(name) <= UPSTREAM_NAME_LENGTH_MAX or not name.isprintable():
         raise ValueError(f"name must have 1 to {UPSTREAM_NAME_LENGTH_MAX} printable characters")
+
+
+def _key(variable: str, environment: Mapping[str, str], place: str, faults: list[str]) -> str:
+    found = environment.get(variable, "")
+    file = environment.get(f"{variable}{SUFFIX}")
+    if not found and file:
+        return read_file(f"{variable}{SUFFIX}", file, faults) or ""
+    if not found:
+        faults.append(f"{place}: the environment has no {variable}, which api_key_env names")
+    return found

@@ -62,6 +62,14 @@ def as_secret(value: str) -> Secret | None:
     return Secret(value) if value else None
 
 
+def password_of(url: str) -> str | None:
+    """Return the password in a URL, as it is written there; what is no URL has none."""
+    try:
+        return urlsplit(url).password
+    except ValueError:
+        return None
+
+
 def as_number(value: str) -> float:
     """Read a number, 0 or more."""
     number = float(value)
@@ -151,3 +159,18 @@ def as_unpriced(value: str) -> str:
     if value not in UNPRICED_POLICIES:
         raise ValueError("must be allow or block")
     return value
+
+
+def as_log_format(value: str) -> str:
+    """Read how the log is written."""
+    if value not in {"auto", "json", "text"}:
+        raise ValueError("must be auto, json or text")
+    return value
+
+
+def as_switch(value: str) -> bool:
+    """Read whether something is on."""
+    switches = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+    if value.lower() not in switches:
+        raise ValueError("must be on or off")
+    return switches[value.lower()]
