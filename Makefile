@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test cases stock fuzz money series faults quota bench-admission bench-journal bench-limits bench-prices reports-bench check fmt lock clean
+.PHONY: help install install-dev run test screenshots cases stock fuzz money series faults quota bench-admission bench-journal bench-limits bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ run: install ## Start meter on an embedded SQLite database
 
 test: install-dev ## Run every test that needs no server of its own
 	$(BIN)/pytest -n $(TESTS_AT_ONCE) --dist worksteal -q
+
+screenshots: install-dev ## Take the pictures in docs/ anew, with Chromium
+	METER_TEST_SCREENSHOTS=docs/images $(BIN)/pytest -q tests/web/test_browser.py
 
 cases: install-dev ## Run every recorded case through the proxy at 200 random splittings (minutes)
 	METER_TEST_SPLITTINGS=200 $(BIN)/pytest -n auto -q tests/proxy/test_cases.py

@@ -1,7 +1,8 @@
 """The servers that tests need: where they are, databases of one's own on them, and a PostgreSQL that may die.
 
-`METER_TEST_POSTGRES` and `METER_TEST_REDIS` say where they are, by default on their usual ports. A test whose
-server does not answer is skipped with the reason, unless `METER_TEST_REQUIRE` names it: then it fails.
+`METER_TEST_POSTGRES` and `METER_TEST_REDIS` say where they are, by default on their usual ports, and
+`METER_TEST_CHROMIUM` which browser looks at the page. A test whose server does not answer, or that finds no
+browser, is skipped with the reason, unless `METER_TEST_REQUIRE` names it: then it fails.
 """
 
 import functools
@@ -27,6 +28,7 @@ POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
 REDIS = "redis://127.0.0.1:6379/0"
 ANSWER_SECONDS_MAX = 20
 PROCESS_SECONDS_MAX = 60
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 POSTGRES_PROGRAMS = "/usr/lib/postgresql"
 
 
@@ -46,6 +48,15 @@ def redis_url() -> str:
     if fault:
         _lack("redis", f"no Redis at METER_TEST_REDIS={_without_password(url)}: {fault}")
     return url
+
+
+def chromium() -> str:
+    """Return the path of a browser, or skip the test."""
+    named = os.environ.get("METER_TEST_CHROMIUM")
+    found = shutil.which(named) if named else next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        _lack("chromium", f"there is no {named or 'Chromium on the path'}")
+    return found
 
 
 @contextmanager

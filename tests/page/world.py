@@ -16,7 +16,7 @@ from meter.store.database import Database
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 PEPPER = b"keys of this world open nothing"
-DAYS = 40
+DAYS = 60
 CLAUDE, GEMINI, GPT, LOCAL = (
     "anthropic/claude-sonnet-4",
     "google/gemini-2.5-pro",

@@ -502,8 +502,8 @@ def test_an_event_is_explained(site: Site) -> None:
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [
-        ("/spend?tz=Mars", 400, "unknown time zone"),
-        ("/spend?since=yesterday", 400, "not a date"),
+        ("/spend?tz=Mars", 400, "Unknown time zone"),
+        ("/spend?since=yesterday", 400, "Not a date"),
         ("/spend?since=2026-11-02&until=2026-11-01", 400, "ends before it begins"),
         ("/spend?period=12m&unit=hour", 400, "longer unit"),
         ("/spend?team=nobody", 404, "nobody"),

@@ -54,6 +54,7 @@ class EventPagesController(Controller):
             "link": context["events_link"],
             "spend_link": context["link"],
             "rows": [_row(each) for each in found],
+            "key_name": next((each.key for each in found if view.key), view.key),
             "outcome": outcome or "",
             "outcomes": words.OUTCOMES,
             "is_first": not cursor,

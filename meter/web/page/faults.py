@@ -82,7 +82,7 @@ FAULTS: ExceptionHandlersMap = {
 
 def _shown(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response[str]:
     title = _TITLES.get(status, "Something went wrong")
-    return message({"title": title, "text": text}, status=status, headers=headers)
+    return message({"title": title, "text": text[:1].upper() + text[1:]}, status=status, headers=headers)
 
 
 def _address(request: AnyRequest) -> str:

@@ -130,6 +130,7 @@ def _spend(view: View, question: Question, reports: Reports) -> dict[str, Any]:
         "chart_total": over_time.total,
         "kinds": tables.kinds(total),
         "table": key_table(compared, view),
+        "key_name": next((row.group["key"] for row, _ in compared.rows if view.key), view.key),
         "all_keys": len(compared.rows),
         "largest": max((row.sums.cost for row, _ in compared.rows), default=0),
     }
