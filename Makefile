@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test screenshots cases stock fuzz money series faults quota bench-admission bench-journal bench-limits bench-prices reports-bench check fmt lock clean
+.PHONY: help install install-dev run test screenshots cases stock fuzz money dashboards series faults quota bench-admission bench-journal bench-limits bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ money: install-dev ## Price 100,000 random usages, and sum ten million calls on 
 
 fuzz: install-dev ## Make up requests to the admin API at length (minutes)
 	METER_TEST_EXAMPLES=300 $(BIN)/pytest -q tests/web/test_schemathesis.py
+
+dashboards: install-dev ## Write grafana/dashboards from the Python and SQL beside it
+	$(BIN)/python -m grafana.build
 
 series: install-dev ## Make up 50,000 models, paths and users, and count series (minutes)
 	METER_TEST_MADE_UP=50000 $(BIN)/pytest -q tests/metrics/test_page.py -k make_up

@@ -1,8 +1,9 @@
 """The servers that tests need: where they are, databases of one's own on them, and a PostgreSQL that may die.
 
 `METER_TEST_POSTGRES` and `METER_TEST_REDIS` say where they are, by default on their usual ports, and
-`METER_TEST_CHROMIUM` which browser looks at the page. A test whose server does not answer, or that finds no
-browser, is skipped with the reason, unless `METER_TEST_REQUIRE` names it: then it fails.
+`METER_TEST_CHROMIUM` which browser looks at the page; Prometheus is looked for on the path. A test whose server
+does not answer, or that finds no program, is skipped with the reason, unless `METER_TEST_REQUIRE` names it
+(`postgres`, `redis`, `chromium`, `prometheus`): then it fails.
 """
 
 import functools
@@ -155,6 +156,32 @@ class Cluster:
             timeout=PROCESS_SECONDS_MAX,
             check=True,
         )
+
+
+def prometheus_program(name: str) -> str:
+    """Return where `prometheus` or `promtool` is, or skip the test."""
+    program = shutil.which(name)
+    if program is None:
+        _lack("prometheus", f"there is no {name} on the path")
+    return program
+
+
+@contextmanager
+def prometheus_server(config: Path, data: Path) -> Iterator[str]:
+    """Run a Prometheus of one's own on a free port; yields its URL, or skips where there is none."""
+    program, port = prometheus_program("prometheus"), _free_port()
+    arguments = [
+        f"--config.file={config}",
+        f"--storage.tsdb.path={data}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=warn",
+    ]
+    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait(PROCESS_SECONDS_MAX)
 
 
 @contextmanager

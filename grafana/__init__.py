@@ -1,0 +1,1 @@
+"""What Grafana and Prometheus need for meter; `make dashboards` writes `dashboards/` from what is here."""

@@ -1,0 +1,10 @@
+-- The database role that Grafana reads with: sums, names and budgets, and neither single events nor secrets.
+-- Run it once, as whoever owns meter's tables:  psql "$METER_DATABASE_URL" -f grafana/role.sql
+-- Then give the role a password:                psql "$METER_DATABASE_URL" -c '\password meter_grafana'
+CREATE ROLE meter_grafana LOGIN;
+ALTER ROLE meter_grafana SET default_transaction_read_only = on;
+ALTER ROLE meter_grafana SET statement_timeout = '30s';
+GRANT USAGE ON SCHEMA public TO meter_grafana;
+GRANT SELECT ON usage_15m, usage_days, usage_months, refusals_hourly, budgets, budget_windows TO meter_grafana;
+GRANT SELECT (id, name) ON teams TO meter_grafana;
+GRANT SELECT (id, name, team_id) ON api_keys TO meter_grafana;

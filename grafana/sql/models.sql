@@ -1,0 +1,1 @@
+SELECT DISTINCT model FROM usage_months ORDER BY model

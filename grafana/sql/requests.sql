@@ -1,0 +1,3 @@
+WITH {{usage}}
+SELECT coalesce(sum(requests), 0) AS "Requests"
+FROM usage

@@ -1,0 +1,1 @@
+SELECT name FROM teams ORDER BY name

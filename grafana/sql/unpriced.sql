@@ -1,0 +1,3 @@
+WITH {{usage}}
+SELECT coalesce(sum(unpriced_requests), 0) AS "Unpriced requests"
+FROM usage
