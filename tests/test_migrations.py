@@ -18,7 +18,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from meter.cli.migrations import bring_up_to_date, configuration, current_revision, head_revision
+from meter.cli.migrations import bring_up_to_date, configuration
+from meter.store import revision
 from meter.store.database import Database, DatabaseUnavailable
 from meter.store.partitions import is_partition, make_partitions
 from meter.store.tables import metadata
@@ -107,24 +108,24 @@ def schema(database: Database) -> dict[str, Any]:
 
 
 def test_there_is_one_head() -> None:
-    """The migrations are one line from the base to one head."""
+    """The migrations are one line from the base to one head, which is the version that meter expects."""
     script = ScriptDirectory.from_config(configuration())
 
     revisions = list(script.walk_revisions())
 
-    assert script.get_heads() == [head_revision()]
+    assert script.get_heads() == [revision.HEAD]
     assert len(script.get_bases()) == 1
-    assert all(isinstance(revision.down_revision, str | None) for revision in revisions)
-    assert all(revision.doc for revision in revisions)
+    assert all(isinstance(each.down_revision, str | None) for each in revisions)
+    assert all(each.doc for each in revisions)
 
 
 def test_an_empty_database_is_brought_up_to_date(database: Database) -> None:
     """All tables are made, and the database knows where it is."""
-    assert current_revision(database) is None
+    assert revision.current(database) is None
 
     bring_up_to_date(database)
 
-    assert current_revision(database) == head_revision()
+    assert revision.current(database) == revision.HEAD
     assert tables(database) == set(metadata.tables)
 
 
@@ -157,9 +158,9 @@ def test_a_migration_step_by_step_gives_the_same(database: Database, empty: Call
     script = ScriptDirectory.from_config(configuration())
     stepwise = empty()
 
-    for revision in reversed(list(script.walk_revisions())):
+    for each in reversed(list(script.walk_revisions())):
         with stepwise.write() as connection:
-            command.upgrade(on(connection), revision.revision)
+            command.upgrade(on(connection), each.revision)
 
     assert schema(stepwise) == schema(database)
 
@@ -183,7 +184,7 @@ def test_alembics_own_check_finds_nothing(database: Database) -> None:
     with database.write() as connection:
         command.check(on(connection))
 
-    assert current_revision(database) == head_revision()
+    assert revision.current(database) == revision.HEAD
 
 
 def test_defaults_and_constraints_are_the_same(database: Database, empty: Callable[[], Database]) -> None:
@@ -253,7 +254,7 @@ def test_a_migration_that_fails_changes_nothing(database: Database) -> None:
         bring_up_to_date(database)
 
     assert tables(database) == {"usage_15m"}
-    assert current_revision(database) is None
+    assert revision.current(database) is None
 
 
 def test_migrations_that_run_at_once_wait_for_each_other(database: Database, tmp_path: Path) -> None:
@@ -273,7 +274,7 @@ def test_migrations_that_run_at_once_wait_for_each_other(database: Database, tmp
     told = [server.communicate(timeout=WAIT_SECONDS_MAX)[0].strip() for server in servers]
 
     assert [server.returncode for server in servers] == [0] * SERVERS, told
-    assert current_revision(database) == head_revision()
+    assert revision.current(database) == revision.HEAD
 
 
 @pytest.fixture
@@ -308,7 +309,7 @@ def test_a_migration_does_not_wait_long_for_a_lock(postgres: Database) -> None:
         with pytest.raises(DatabaseUnavailable, match="lock timeout"):
             within(2 * 4, lambda: downgrade(postgres))
 
-    assert current_revision(postgres) == head_revision()
+    assert revision.current(postgres) == revision.HEAD
 
 
 def test_a_statement_of_a_migration_may_take_so_long_only(postgres: Database) -> None:

@@ -12,7 +12,8 @@ import pytest
 from meter.core.clock import Clock
 from meter.core.errors import RateLimitExceeded
 from meter.core.rates import Asked, Rate
-from meter.rates import REDIS_SECONDS_MAX, Rates, SharedCounters
+from meter.rates import Rates
+from meter.rates.shared import REDIS_SECONDS_MAX, SharedCounters
 from tests import services
 from tests.patience import soon
 from tests.services import RedisServer

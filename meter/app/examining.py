@@ -21,7 +21,8 @@ from meter.datadir import ADMIN_TOKEN_FILE, JOURNAL_FOLDER, PEPPER_FILE
 from meter.journal.folder import Folder
 from meter.journal.quarantine import Quarantine
 from meter.journal.recovery import folders, unshipped
-from meter.rates import RedisAwayError, redis_version
+from meter.rates import CountersAwayError
+from meter.rates.shared import redis_version
 from meter.settings import Settings, UpstreamSettings
 from meter.store.clock import database_now
 from meter.store.database import Database
@@ -135,7 +136,7 @@ def _pepper(settings: Settings, database: Database) -> Check:
 async def _redis(url: str) -> Check:
     try:
         return Check("redis", State.OK, f"Redis {await redis_version(url)}")
-    except RedisAwayError as fault:
+    except CountersAwayError as fault:
         advice = "start it, or correct METER_REDIS_URL; until then every process counts rates for itself"
         return Check("redis", State.WARN, str(fault), advice)
 

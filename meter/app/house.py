@@ -51,7 +51,7 @@ from meter.proxy.relay import Accounting, Limits, Local, Relay
 from meter.proxy.sample import SampleTransport
 from meter.proxy.transport import Transport
 from meter.proxy.upstream import Timeouts, Upstream
-from meter.rates import Rates, SharedCounters
+from meter.rates import Rates, Shared
 from meter.settings import Settings, UpstreamSettings
 from meter.store import budgets as budget_store
 from meter.store import keys, partitions
@@ -79,6 +79,8 @@ class Premises:
     credentials: Credentials
     prepare: Callable[[], None]
     """Makes the database ready for this meter; called until it succeeds."""
+    share: Callable[[str], Shared]
+    """Makes the counters that servers share, of the URL of Redis; called where there is one."""
     holder: str = "server"
     """What this process's journal is called by."""
     shows_metrics: bool = True
@@ -129,7 +131,7 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     holding = _holding(premises, holder, gate, Closing(rater, budgets, metrics))
     refusals = Refusals(clock, partial(refusals_table.add, database))
     upstreams = _upstreams(settings)
-    shared = None if settings.redis_url is None else SharedCounters(settings.redis_url.reveal())
+    shared = None if settings.redis_url is None else premises.share(settings.redis_url.reveal())
     if shared is not None:
         await shared.open()
     limiting = _limiting(settings, shared)
@@ -188,7 +190,7 @@ def _desk(premises: Premises, look_ups: ThreadPoolExecutor, metrics: instruments
     )
 
 
-def _shared_upkeep(shared: SharedCounters | None) -> list[Coroutine[Any, Any, None]]:
+def _shared_upkeep(shared: Shared | None) -> list[Coroutine[Any, Any, None]]:
     return [] if shared is None else [shared.run()]
 
 
@@ -215,7 +217,7 @@ def _gate(premises: Premises, look_ups: Executor) -> Gate:
     return gate
 
 
-def _limiting(settings: Settings, shared: SharedCounters | None) -> Limiting:
+def _limiting(settings: Settings, shared: Shared | None) -> Limiting:
     unset = defaults(settings)
     return Limiting(
         defaults=unset,

@@ -5,7 +5,8 @@ import click
 from meter.app.actions import clock
 from meter.app.seeding import seed
 from meter.cli import opening
-from meter.cli.migrations import STATEMENT_SECONDS, bring_up_to_date, current_revision, head_revision
+from meter.cli.migrations import STATEMENT_SECONDS, bring_up_to_date
+from meter.store import revision
 
 
 @click.group()
@@ -26,14 +27,14 @@ def upgrade(statement_timeout: float) -> None:
     """Bring the tables to the version that this meter expects, and the first prices into them."""
     settings = opening.settings()
     with opening.database(settings) as database:
-        before = current_revision(database)
+        before = revision.current(database)
         bring_up_to_date(database, statement_timeout)
         seed(settings, database, clock.now())
-        click.echo(f"{before or 'empty'} -> {current_revision(database)}")
+        click.echo(f"{before or 'empty'} -> {revision.current(database)}")
 
 
 @db.command()
 def current() -> None:
     """Show the version of the tables, and the one that this meter expects."""
     with opening.existing_database(opening.settings(), any_version=True) as database:
-        click.echo(f"database {current_revision(database) or 'empty'}, expected {head_revision()}")
+        click.echo(f"database {revision.current(database) or 'empty'}, expected {revision.HEAD}")

@@ -9,10 +9,11 @@ import msgspec
 
 from meter.app.examining import examine
 from meter.cli import opening
-from meter.cli.migrations import current_revision, head_revision, is_known
+from meter.cli.migrations import is_known
 from meter.core.cells import printable
 from meter.core.doctor import Check, State, as_json, worst
 from meter.settings import ConfigurationError
+from meter.store import revision
 from meter.store.database import Database
 
 _COLORS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "red"}
@@ -46,8 +47,8 @@ def _examine(config: Path | None) -> Iterator[Check]:
 
 
 def _revisions(database: Database) -> tuple[str | None, str | None, bool]:
-    current = current_revision(database)
-    return current, head_revision(), is_known(current)
+    current = revision.current(database)
+    return current, revision.HEAD, is_known(current)
 
 
 def _print(check: Check) -> None:

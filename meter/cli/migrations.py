@@ -4,9 +4,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from meter.store import revision
 from meter.store.database import Database
 
 # What a statement of a migration may take on PostgreSQL; a server that starts does not wait longer.
@@ -32,26 +32,15 @@ def configuration() -> Config:
 
 def bring_up_to_date(database: Database, statement_seconds: float = STATEMENT_SECONDS) -> None:
     """Run the migrations that the database has not seen, all of them or none."""
-    config = configuration()
-    if current_revision(database) == head_revision():
+    if revision.current(database) == revision.HEAD:
         return
+    config = configuration()
     with database.write_long(statement_seconds) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
-def current_revision(database: Database) -> str | None:
-    """Return the revision that the database is at; `None` where it is empty."""
-    with database.read() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
-
-
-def head_revision() -> str | None:
-    """Return the revision that this meter expects."""
-    return ScriptDirectory.from_config(configuration()).get_current_head()
-
-
-def is_known(revision: str | None) -> bool:
-    """Say whether this meter has a migration to a revision; an empty database is at none."""
+def is_known(version: str | None) -> bool:
+    """Say whether this meter has a migration to a version; an empty database is at none."""
     scripts = ScriptDirectory.from_config(configuration())
-    return revision is None or revision in {script.revision for script in scripts.walk_revisions()}
+    return version is None or version in {script.revision for script in scripts.walk_revisions()}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from meter.cli.migrations import current_revision, head_revision
 from meter.datadir import PEPPER_FILE, prepare, read_or_make
 from meter.settings import Settings, load
+from meter.store import revision
 from meter.store.database import Database
 
 PIPE_WIDTH = 160
@@ -31,7 +31,7 @@ def existing_database(configured: Settings, *, any_version: bool = False) -> Ite
             "or name the data directory in METER_DATA_DIR."
         )
     with database(configured) as opened:
-        if not any_version and current_revision(opened) != head_revision():
+        if not any_version and revision.current(opened) != revision.HEAD:
             raise ValueError("the database is of another version than this meter: run 'meter db upgrade'")
         yield opened
 

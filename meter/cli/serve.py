@@ -17,7 +17,7 @@ from meter import metrics
 from meter.app import actions, house, serving
 from meter.app.control import Credentials
 from meter.cli import opening
-from meter.cli.work import Options, Orders, open_credentials, run, set_up_logging
+from meter.cli.work import Options, Orders, open_credentials, run, set_up_logging, share_rates
 from meter.cli.work import prepare as prepare_database
 from meter.datadir import ADMIN_TOKEN_FILE, JOURNAL_FOLDER, claim, prepare
 from meter.settings import Settings
@@ -74,6 +74,7 @@ def serve(config: Path | None, sample: bool, **settings: str | None) -> None:  #
                     credentials=credentials,
                     prepare=partial(prepare_database, configured, database, credentials),
                     dropped_lines=lambda: writer.dropped,
+                    share=share_rates,
                 )
                 run(partial(serving.serve, premises, listeners))
                 database.checkpoint()

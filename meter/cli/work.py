@@ -19,12 +19,13 @@ from meter.app.actions import clock
 from meter.app.control import Credentials
 from meter.app.seeding import seed
 from meter.cli import opening
-from meter.cli.migrations import bring_up_to_date
 from meter.datadir import ADMIN_TOKEN_FILE, read_or_make
 from meter.logs.lines import JsonLines, Redaction, TextLines
 from meter.logs.writer import Writer
 from meter.metrics import count_as
+from meter.rates import Shared
 from meter.settings import ConfigurationError, Settings
+from meter.store import revision
 from meter.store.database import Database
 from meter.store.installation import check_pepper
 
@@ -77,6 +78,7 @@ def work(name: str) -> None:
             database=database,
             credentials=credentials,
             prepare=partial(prepare, settings, database, credentials),
+            share=share_rates,
             holder=name,
             shows_metrics=listeners.control is not None,
             dropped_lines=lambda: log.dropped,
@@ -86,9 +88,19 @@ def work(name: str) -> None:
 
 def prepare(settings: Settings, database: Database, credentials: Credentials) -> None:
     """See to it that the database is what this server works with; raises what is wrong with it."""
-    bring_up_to_date(database)
+    if revision.current(database) != revision.HEAD:
+        from meter.cli.migrations import bring_up_to_date  # noqa: PLC0415 (large, and seldom needed)
+
+        bring_up_to_date(database)
     check_pepper(database, credentials.pepper)
     seed(settings, database, clock.now())
+
+
+def share_rates(url: str) -> Shared:
+    """Make the counters that servers share."""
+    from meter.rates.shared import SharedCounters  # noqa: PLC0415 (large, and seldom needed)
+
+    return SharedCounters(url)
 
 
 def _inherited(descriptor: int | None) -> socket.socket | None:
