@@ -33,6 +33,12 @@ def floor(instant: datetime, grain: Grain) -> datetime:
     return day if grain == "day" else day.replace(day=1)
 
 
+def next_grain(start: datetime, grain: Grain) -> datetime:
+    """Return the start of the grain after the one that begins here."""
+    step = {"month": timedelta(days=32), "day": timedelta(days=1), "quarter": BUCKET}[grain]
+    return floor(start + step, grain)
+
+
 def spans(start: datetime, end: datetime) -> list[Span]:
     """Cover `[start, end)` with as few grains as come near; a quarter that is touched is whole."""
     return _cover(floor(start, "quarter"), _ceiling(end, "quarter"), GRAINS, 1)
@@ -45,7 +51,8 @@ def _cover(start: datetime, end: datetime, grains: tuple[Grain, ...], sign: int)
     if not finer:
         return [Span(grain, start, end, sign)]
     first, last = _nearest(start, grain), _nearest(end, grain)
-    if first >= last:
+    # Where mending the edges reads more than the stretch itself has, a coarser grain is a detour.
+    if first >= last or abs(start - first) + abs(end - last) >= end - start:
         return _cover(start, end, tuple(finer), sign)
     edges = _between(start, first, tuple(finer), sign) + _between(last, end, tuple(finer), sign)
     return [Span(grain, first, last, sign), *edges]
@@ -63,7 +70,4 @@ def _nearest(instant: datetime, grain: Grain) -> datetime:
 
 def _ceiling(instant: datetime, grain: Grain) -> datetime:
     before = floor(instant, grain)
-    if before == instant:
-        return before
-    step = {"month": timedelta(days=32), "day": timedelta(days=1), "quarter": BUCKET}[grain]
-    return floor(before + step, grain)
+    return before if before == instant else next_grain(before, grain)

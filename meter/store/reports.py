@@ -7,16 +7,16 @@ that cover it. Neither the number of events nor the length of a period changes h
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from operator import add, sub
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
 from meter.core.period import Period, Unit
 from meter.core.reports import LEDGER_GROUPS, TIME_GROUPS, Question, Report, Row
 from meter.core.rollup import AMOUNTS, TALLIES
-from meter.core.spans import spans
 from meter.core.stretches import Stretch, periods_at, steady, stretches
 from meter.store import retention
+from meter.store.covered import Cover, covers
 from meter.store.database import Database
 from meter.store.hours import hour_column, read_hour
 from meter.store.ledger_lines import ledger_lines
@@ -31,14 +31,6 @@ _HOUR = "hour"
 
 _Key = tuple[tuple[Period, ...], tuple[str, ...]]
 _Found = dict[_Key, list[int]]
-
-
-class _Part(NamedTuple):
-    """Lines to sum, and whether they are added or taken away."""
-
-    lines: sa.FromClause
-    where: sa.ColumnElement[bool]
-    sign: int
 
 
 def answer(database: Database, question: Question, *, as_started: bool = False) -> Report:
@@ -77,8 +69,12 @@ class _Asking:
             for start, end in steady(question.since, question.until, question.tz):
                 self._add_hours(start, end, tops)
         else:
-            for stretch in stretches(question.since, question.until, self._times, question.tz):
-                self._add_stretch(stretch, tops)
+            found = stretches(question.since, question.until, self._times, question.tz)
+            if self._from_ledger:
+                for stretch in found:
+                    self._add_entries(stretch, tops)
+            else:
+                self._add_covers(found)
         # What was taken away again leaves rows of nothing behind.
         return {key: sums for key, sums in self._found.items() if any(sums)}
 
@@ -89,66 +85,74 @@ class _Asking:
         where = filters(self._connection, lines, question)
         return top(self._connection, lines, where, group, question.top)
 
-    def _add_stretch(self, stretch: Stretch, tops: dict[str, Top]) -> None:
-        for part in self._parts(stretch.start, stretch.end):
-            for group, sums in self._select(part, (), tops):
-                self._add((stretch.periods, group), sums, part.sign)
+    def _add_covers(self, found: Iterable[Stretch]) -> None:
+        """Add stretches from the rollup, by the spans that cover them."""
+        for cover in covers(found):
+            for (span, *group), sums in self._select(cover.lines, (cover.span,), {}, cover):
+                for stretch, sign in cover.shares(span):
+                    self._add(stretch.periods, [tuple(group)], sums, sign)
+
+    def _add_entries(self, stretch: Stretch, tops: dict[str, Top]) -> None:
+        """Add a stretch from the ledger."""
+        lines = self._lines(stretch.start, stretch.end)
+        for group, sums in self._select(lines, (), tops):
+            self._add(stretch.periods, self._single_tags(group, tops), sums)
 
     def _add_hours(self, start: datetime, end: datetime, tops: dict[str, Top]) -> None:
         """Add what lies between changes of the zone's offset, by the hour in which it does."""
         tz = self._question.tz
         offset = start.astimezone(tz).utcoffset() or timedelta(0)
-        part = self._part(start, end)
-        hour = hour_column(self._connection.dialect, part.lines.c.bucket, offset)
-        for (when, *group), sums in self._select(part, (hour,), tops):
+        lines = self._lines(start, end)
+        hour = hour_column(self._connection.dialect, lines.c.bucket, offset)
+        for (when, *group), sums in self._select(lines, (hour,), tops):
             begins = max(read_hour(when, offset), start)
-            self._add((periods_at(begins, self._times, tz), tuple(group)), sums, 1)
+            self._add(periods_at(begins, self._times, tz), self._single_tags(tuple(group), tops), sums)
 
     def _select(
-        self, part: _Part, first: tuple[sa.ColumnElement[Any], ...], tops: dict[str, Top]
+        self,
+        lines: sa.FromClause,
+        first: tuple[sa.ColumnElement[Any], ...],
+        tops: dict[str, Top],
+        cover: Cover | None = None,
     ) -> Iterator[tuple[tuple[Any, ...], list[int]]]:
         """Select sums by the columns that come first and by the question's groups, less by its times."""
-        columns = [*first, *(self._column(part.lines, group, tops) for group in self._others)]
-        where = part.where & filters(self._connection, part.lines, self._question)
-        query = sa.select(*columns, *summed(part.lines)).where(where).group_by(*columns)
+        columns = [*first, *(self._column(lines, group, tops) for group in self._others)]
+        query = sa.select(*columns, *summed(lines)).group_by(*columns)
+        query = query.where(filters(self._connection, lines, self._question))
+        if cover is not None:
+            query = query.select_from(cover.source).where(cover.where)
         width = len(columns)
         for row in self._connection.execute(query, execution_options={"yield_per": ROWS_PER_FETCH}):
-            sums = read_summed(tuple(row[width:]))
-            # Rows overlap where an event has several tags; the total does not.
-            self.total = list(map(add if part.sign > 0 else sub, self.total, sums))
-            for group in self._single_tags(tuple(row[:width]), len(first), tops):
-                yield group, sums
+            yield tuple(row[:width]), read_summed(tuple(row[width:]))
 
-    def _single_tags(
-        self, group: tuple[Any, ...], offset: int, tops: dict[str, Top]
-    ) -> Iterable[tuple[Any, ...]]:
+    def _single_tags(self, group: tuple[Any, ...], tops: dict[str, Top]) -> Iterable[tuple[Any, ...]]:
         if "tag" not in tops:
             return (group,)
-        at = offset + self._others.index("tag")
+        at = self._others.index("tag")
         return ((*group[:at], tag, *group[at + 1 :]) for tag in tops["tag"].tags_of(group[at]))
 
     def _column(self, lines: sa.FromClause, group: str, tops: dict[str, Top]) -> sa.ColumnElement[Any]:
         column = lines.c[_COLUMNS.get(group, group)]
         return tops["user"].column(column) if group == "user" else column
 
-    def _parts(self, start: datetime, end: datetime) -> Iterable[_Part]:
+    def _lines(self, start: datetime, end: datetime) -> sa.FromClause:
         if self._from_ledger:
-            return (self._part(start, end),)
-        return (
-            _Part(table, (table.c.bucket >= span.start) & (table.c.bucket < span.end), span.sign)
-            for span in spans(start, end)
-            for table in (ROLLUP[span.grain],)
-        )
+            return ledger_lines(start, end, as_started=self._as_started)
+        quarters = ROLLUP["quarter"]
+        return sa.select(quarters).where(quarters.c.bucket >= start, quarters.c.bucket < end).subquery()
 
-    def _part(self, start: datetime, end: datetime) -> _Part:
-        if self._from_ledger:
-            return _Part(ledger_lines(start, end, as_started=self._as_started), sa.true(), 1)
-        table = ROLLUP["quarter"]
-        return _Part(table, (table.c.bucket >= start) & (table.c.bucket < end), 1)
-
-    def _add(self, key: _Key, sums: list[int], sign: int) -> None:
-        before = self._found.get(key) or [0] * len(sums)
-        self._found[key] = list(map(add if sign > 0 else sub, before, sums))
+    def _add(
+        self, periods: tuple[Period, ...], groups: Iterable[tuple[Any, ...]], sums: list[int], sign: int = 1
+    ) -> None:
+        """Add sums to a row, or to several where an event has several tags; to the total once."""
+        change = add if sign > 0 else sub
+        self.total = list(map(change, self.total, sums))
+        for group in groups:
+            before = self._found.get((periods, group))
+            if before is None and sign > 0:
+                self._found[periods, group] = sums
+            else:
+                self._found[periods, group] = list(map(change, before or [0] * len(sums), sums))
 
 
 def filters(connection: sa.Connection, lines: sa.FromClause, question: Question) -> sa.ColumnElement[bool]:
