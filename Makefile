@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test screenshots cases stock fuzz money dashboards series faults quota bench-admission bench-journal bench-limits bench-prices reports-bench check fmt lock clean
+.PHONY: help install install-dev run demo test screenshots cases stock fuzz money dashboards series faults quota bench-admission bench-journal bench-limits bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ install-dev: $(VENV)/.installed-dev
 
 run: install ## Start meter on an embedded SQLite database
 	$(BIN)/meter serve $(SAMPLE)
+
+demo: install ## Show everything with made-up data; nothing is left behind
+	$(BIN)/meter demo
 
 test: install-dev ## Run every test that needs no server of its own
 	$(BIN)/pytest -n $(TESTS_AT_ONCE) --dist worksteal -q

@@ -7,11 +7,12 @@ same lines can hold a tenth of the events. The same arguments make the same even
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
+from itertools import accumulate, groupby, islice
+from operator import itemgetter
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -19,22 +20,27 @@ import sqlalchemy as sa
 from meter.cli.migrations import bring_up_to_date
 from meter.core.events import Outcome, UsageEvent, UsageSource, uuid7
 from meter.core.prices import Price, Rates, quote
-from meter.core.rollup import fold
+from meter.core.rollup import Sums, fold
 from meter.store import prices, rollup, staging
 from meter.store.database import Database
 from meter.store.partitions import make_partitions
+from meter.store.sqlite import time_text
 from meter.store.tables import api_keys, teams, usage_events
 
 UNTIL = datetime(2026, 12, 1, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
 MODELS_OF_A_KEY_MAX = 4
-EVENTS_AT_ONCE = 50_000
+ROWS_PER_WRITE = 500
 STATEMENT_SECONDS = 3600.0
 MAKERS = ("anthropic", "google", "openai", "mistral")
 # How busy each hour of the day is.
 BUSY = (1, 1, 1, 1, 1, 2, 3, 6, 10, 12, 12, 11, 9, 11, 12, 12, 11, 9, 6, 4, 3, 2, 2, 1)
 WEEKEND_SHARE = 0.3
 UNPRICED_MODELS = 2
+_NO_ID = "00000000-0000-0000-0000-000000000000"
+# What an event does not share with the others of its burst.
+_OWN = ("event_id", "started_at")
+_COLUMNS = (*_OWN, *(name for name in staging.NAMES if name not in _OWN))
 
 
 class Shape(NamedTuple):
@@ -48,6 +54,14 @@ class Shape(NamedTuple):
     keys: int = 500
     models: int = 40
     seed: int = 1
+
+
+class Burst(NamedTuple):
+    """Events of one use within a quarter hour, all of them alike."""
+
+    event: UsageEvent
+    events: int
+    entropy: int
 
 
 class Use(NamedTuple):
@@ -72,9 +86,11 @@ def seed(database: Database, shape: Shape) -> None:
     for number in range(shape.months + 1):
         make_partitions(database, since(shape) + timedelta(days=31 * number))
     uses = _uses(database, shape, random)
-    batches = _batches(_lines(shape, uses, random))
-    for events in batches:
-        _insert(database, events)
+    for day, bursts in groupby(_bursts(shape, uses, random), lambda burst: burst.event.started_at.date()):
+        _insert(database, list(bursts))
+        if day.day == 1:
+            # SQLite's log would grow to the size of the ledger.
+            database.checkpoint()
     with database.write_long(STATEMENT_SECONDS) as connection:
         connection.exec_driver_sql("ANALYZE")
     database.checkpoint()
@@ -126,8 +142,8 @@ def _prices(database: Database, models: list[str]) -> list[Price]:
     return prices.load(database)
 
 
-def _lines(shape: Shape, uses: list[Use], random: Random) -> Iterator[list[UsageEvent]]:
-    """Yield the events of each line, in the order of time."""
+def _bursts(shape: Shape, uses: list[Use], random: Random) -> Iterator[Burst]:
+    """Yield what is used, in the order of time."""
     weights = list(accumulate(1 / (1 + number) ** 0.7 for number in range(len(uses))))
     quarters = [since(shape) + number * QUARTER for number in range((UNTIL - since(shape)) // QUARTER)]
     busy = [BUSY[at.hour] * (WEEKEND_SHARE if at.weekday() > 4 else 1) for at in quarters]
@@ -145,14 +161,13 @@ def _lines(shape: Shape, uses: list[Use], random: Random) -> Iterator[list[Usage
             owed_events += events_of_one * 2 * random.random()
             events = max(1, int(owed_events))
             owed_events -= events
-            yield _line(use, quarter, events, random)
+            yield Burst(_event(use, quarter, random), events, random.getrandbits(80))
 
 
-def _line(use: Use, quarter: datetime, count: int, random: Random) -> list[UsageEvent]:
-    """Make the events of one burst: they are alike, but for their times."""
+def _event(use: Use, quarter: datetime, random: Random) -> UsageEvent:
     prompt, completion = random.randint(50, 20_000), random.randint(5, 2_000)
     event = UsageEvent(
-        event_id="",
+        event_id=_NO_ID,
         started_at=quarter,
         team_id=use.team_id,
         key_id=use.key_id,
@@ -175,41 +190,60 @@ def _line(use: Use, quarter: datetime, count: int, random: Random) -> list[Usage
         ttfb_ms=random.randint(100, 3000),
         duration_ms=random.randint(1000, 60_000),
     )
-    if use.price is not None:
-        event = msgspec.structs.replace(event, cost=quote(use.price, event.usage).cost)
-    at_ms, entropy = int(quarter.timestamp() * 1000), random.getrandbits(80)
-    made = []
-    for number in range(count):
-        later = number * 900_000 // count
-        event_id = uuid7(
-            at_ms + later, (entropy + number * 0x9E3779B97F4A7C15 & (1 << 80) - 1).to_bytes(10, "big")
-        )
-        started_at = quarter + timedelta(milliseconds=later)
-        made.append(msgspec.structs.replace(event, event_id=event_id, started_at=started_at))
-    return made
+    if use.price is None:
+        return event
+    return msgspec.structs.replace(event, cost=quote(use.price, event.usage).cost)
 
 
-def _batches(lines: Iterator[list[UsageEvent]]) -> Iterator[list[UsageEvent]]:
-    """Put lines together to batches; a line stays whole."""
-    batch: list[UsageEvent] = []
-    for events in lines:
-        batch += events
-        if len(batch) >= EVENTS_AT_ONCE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _insert(database: Database, events: list[UsageEvent]) -> None:
-    """Append to the ledger as the server does, but for the look whether an event is there already."""
-    columns = ", ".join(staging.staged_events.c.keys())
-    move = f"INSERT INTO {usage_events.name} ({columns}) SELECT {columns} FROM staged_events"  # noqa: S608 (names of ours)
+def _insert(database: Database, bursts: list[Burst]) -> None:
+    """Append what the server would append, a day at a time, but for the look whether it is there already."""
+    lines = {key: _times(line, burst.events) for burst in bursts for key, line in fold([burst.event]).items()}
     with database.write_long(STATEMENT_SECONDS) as connection:
-        staging.fill(connection, events, events[-1].started_at)
-        connection.exec_driver_sql(move)
-        staging.drop(connection)
-        rollup.add(database, connection, fold(events))
+        _load(connection, usage_events.name, _COLUMNS, _rows(connection.dialect, bursts))
+        rollup.add(connection, lines)
+
+
+def _times(line: Sums, count: int) -> Sums:
+    return Sums(**{name: value * count for name, value in msgspec.structs.asdict(line).items()})
+
+
+def _rows(dialect: sa.Dialect, bursts: list[Burst]) -> Iterator[tuple[object, ...]]:
+    """Yield the events of bursts as the driver takes them."""
+    day_after = bursts[-1].event.started_at + timedelta(days=1)
+    converted = staging.rows(dialect, [burst.event for burst in bursts], day_after)
+    own = [at for at, name in enumerate(staging.NAMES) if name not in _OWN]
+    rest_of = itemgetter(*own)
+    for burst, row in zip(bursts, converted, strict=True):
+        rest = rest_of(row)
+        quarter = burst.event.started_at
+        at_ms = int(quarter.timestamp() * 1000)
+        for number in range(burst.events):
+            later_ms = number * 900_000 // burst.events
+            entropy = (burst.entropy + number * 0x9E3779B97F4A7C15) & (1 << 80) - 1
+            event_id = uuid7(at_ms + later_ms, entropy.to_bytes(10, "big"))
+            # Either database reads ids without their dashes, and SQLite keeps them so.
+            yield (event_id.replace("-", ""), time_text(quarter + timedelta(milliseconds=later_ms)), *rest)
+
+
+def _load(
+    connection: sa.Connection, table: str, columns: Iterable[str], rows: Iterable[Iterable[object]]
+) -> None:
+    """Put rows into a table, the driver's fastest way."""
+    names = list(columns)
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        places = ", ".join("?" for _ in names)
+        driver.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({places})", map(tuple, rows))  # noqa: S608 (names of ours)
+        return
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(names)}) FROM STDIN") as copy:
+        lines = iter(rows)
+        while some := list(islice(lines, ROWS_PER_WRITE)):
+            copy.write("".join("\t".join(map(_text, row)) + "\n" for row in some))
+
+
+def _text(value: object) -> str:
+    """Write a value as COPY reads it; none of ours has anything to escape."""
+    return "\\N" if value is None else str(value)
 
 
 def main() -> None:

@@ -25,12 +25,13 @@ def put(database: Database, actor: str, draft: Draft) -> Shown:
         key = keys.first_of_line(database, draft.key)
         owner_id, owner = key.id, key.name
     budget = budget_drafts.check(draft, budget_id=mint_id(secrets.choice), owner_id=owner_id, owner=owner)
-    return shown(budgets.put(database, budget, signed(actor)))
+    by = signed(actor)
+    return shown(budgets.put(database, budget, by), by.at)
 
 
 def list_all(database: Database, now: datetime, scope: Scope = EVERYTHING) -> list[Shown]:
     """Return budgets and how they stand."""
-    return [shown(standing) for standing in budgets.standings(database, now, scope)]
+    return [shown(standing, now) for standing in budgets.standings(database, now, scope)]
 
 
 def remove(database: Database, actor: str, budget_id: str) -> Budget:

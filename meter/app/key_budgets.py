@@ -42,11 +42,12 @@ class KeyBudgets:
         except DatabaseUnavailable as fault:
             self._looking = None
             raise MeteringUnavailable("The budgets cannot be looked up now; try again soon.") from fault
-        return tuple(map(_view, applying(found, grant)))
+        now = self._clock.now()
+        return tuple(_view(standing, now) for standing in applying(found, grant))
 
 
-def _view(standing: Standing) -> BudgetView:
-    found = shown(standing)
+def _view(standing: Standing, now: datetime) -> BudgetView:
+    found = shown(standing, now)
     return BudgetView(
         owner=found.owner_kind,
         model=found.model,

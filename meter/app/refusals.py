@@ -4,6 +4,7 @@ They are no events: a client that asks again and again would fill the journal wi
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from meter.core.refusals import Refused, hour_of
 from meter.store.failures import DatabaseUnavailable
 
 FLUSH_SECONDS = 1.0
+LAST_FLUSH_SECONDS_MAX = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +35,18 @@ class Refusals:
             self._counts[Refused(hour_of(self._clock.now()), grant.key_id, refusal.code)] += 1
 
     async def keep_flushed(self) -> None:
-        """Add what was counted to the database, again and again; also when cancelled, one last time."""
+        """Add what was counted to the database, again and again; also when cancelled, one last time.
+
+        That one takes a moment at most: who stops must not wait for a database that hangs.
+        """
         try:
             while True:
                 await asyncio.sleep(FLUSH_SECONDS)
                 await asyncio.to_thread(self.flush)
         finally:
-            self.flush()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_FLUSH_SECONDS_MAX):
+                    await asyncio.to_thread(self.flush)
 
     def flush(self) -> None:
         """Add what was counted to the database; while it is away, that waits."""

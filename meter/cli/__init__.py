@@ -19,6 +19,7 @@ EX_CONFIG = 78
 # Each in the module of its name; loaded when it is asked for, since most of them need little of the house.
 COMMANDS = (
     "serve",
+    "demo",
     "keys",
     "teams",
     "budgets",

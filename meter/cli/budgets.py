@@ -156,14 +156,23 @@ def _print(found: list[Shown]) -> None:
     for heading in ("limit", "spent", "reserved", "available"):
         table.add_column(heading, justify="right")
     table.add_column("window ends")
+    table.add_column("at this rate")
     for each in found:
         owner = f"{each.owner_kind} {each.owner}".strip()
         period = each.period if each.tz == "UTC" else f"{each.period} ({each.tz})"
         end = "never" if each.window_end is None else each.window_end.isoformat(timespec="minutes")
         numbers = (each.limit, each.spent, each.reserved, each.available)
         kinds = (each.measure, period, each.enforcement)
-        table.add_row(each.id, owner, each.model or "any", *kinds, *numbers, end)
+        table.add_row(each.id, owner, each.model or "any", *kinds, *numbers, end, _prospect(each))
     opening.console().print(table)
+
+
+def _prospect(budget: Shown) -> str:
+    if budget.projected is None:
+        return ""
+    if budget.reached_at is None:
+        return f"{budget.projected} in the end"
+    return f"spent by {budget.reached_at.isoformat(timespec='minutes')}"
 
 
 def _print_holders(found: list[allowances.Holder]) -> None:

@@ -19,6 +19,7 @@ from meter.core.budgets import (
     format_amount,
     parse_limit,
 )
+from meter.core.forecast import outlook
 from meter.core.keys import Grant
 from meter.core.period import zone
 
@@ -81,12 +82,18 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """In the budget's time zone, like the end."""
     window_end: datetime | None
     """`null` is never."""
+    projected: str | None
+    """What will be spent at the window's end, at the rate of so far; `null`: too early to tell, or no end."""
+    reached_at: datetime | None
+    """When the limit is reached at that rate; `null`: not in this window."""
 
 
-def shown(standing: Standing) -> Shown:
-    """Show a budget with its numbers."""
+def shown(standing: Standing, now: datetime) -> Shown:
+    """Show a budget with its numbers, and what comes of them."""
     budget = standing.budget
     tz = zone(budget.tz)
+    ahead = outlook(standing.spent, budget.limit, standing.start, standing.end, now)
+    reached_at = None if ahead is None else ahead.reached_at
     amounts = {
         "limit": budget.limit,
         "spent": standing.spent,
@@ -106,6 +113,8 @@ def shown(standing: Standing) -> Shown:
         thresholds=budget.thresholds,
         window_start=standing.start.astimezone(tz),
         window_end=None if standing.end is None else standing.end.astimezone(tz),
+        projected=None if ahead is None else format_amount(ahead.projected, budget.measure),
+        reached_at=None if reached_at is None else reached_at.astimezone(tz),
         **written,
     )
 

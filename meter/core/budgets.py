@@ -146,7 +146,7 @@ def spent_by_window(budgets: Iterable[Budget], events: Iterable[UsageEvent]) -> 
     # Many events of a batch are for the same windows, and calendars take their time.
     windows: dict[tuple[str, str, str, datetime], list[tuple[Measure, tuple[str, Span]]]] = {}
     listed = list(budgets)
-    for event in events:
+    for event in events if listed else ():
         amounts = charged(event)
         place = (event.team_id, event.key_id, event.model_requested, bucket(event.started_at))
         if place not in windows:

@@ -4,6 +4,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 _SECOND = timedelta(seconds=1)
+# Before a fiftieth of a window has passed, a rate says nothing of the rest.
+_PASSED_MIN = 50
 
 
 class Forecast(NamedTuple):
@@ -30,6 +32,13 @@ def forecast(spent: int, limit: int | None, start: datetime, end: datetime, now:
     if passed == 0 or spent <= 0 or projected < limit:
         return Forecast(projected, None)
     return Forecast(projected, start + timedelta(seconds=-(-limit * passed // spent)))
+
+
+def outlook(spent: int, limit: int, start: datetime, end: datetime | None, now: datetime) -> Forecast | None:
+    """Project what was spent in a window, if it ends, and if enough of it has passed to tell."""
+    if end is None or (now - start) * _PASSED_MIN < end - start:
+        return None
+    return forecast(spent, limit, start, end, now)
 
 
 def _seconds(start: datetime, end: datetime) -> int:

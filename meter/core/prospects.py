@@ -5,11 +5,8 @@ from datetime import datetime
 import msgspec
 
 from meter.core.budget_drafts import Shown, shown
-from meter.core.budgets import Standing, format_amount
-from meter.core.forecast import forecast
-
-# Before a fiftieth of a window has passed, a rate says nothing of the rest.
-_PASSED_MIN = 50
+from meter.core.budgets import Standing
+from meter.core.forecast import outlook
 
 
 class Prospect(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,17 +31,15 @@ class Prospect(msgspec.Struct, frozen=True, kw_only=True):
 def prospect(standing: Standing, now: datetime) -> Prospect:
     """Look at where a budget stands, and at where it is going."""
     budget = standing.budget
-    told = shown(standing)
-    projected = reached_at = None
-    if standing.end is not None and (now - standing.start) * _PASSED_MIN >= standing.end - standing.start:
-        projected, reached_at = forecast(standing.spent, budget.limit, standing.start, standing.end, now)
+    told = shown(standing, now)
+    ahead = outlook(standing.spent, budget.limit, standing.start, standing.end, now)
     return Prospect(
         budget=told,
         percent=_percent(standing.spent, budget.limit),
         reserved_percent=_percent(standing.reserved, budget.limit),
-        projected=None if projected is None else format_amount(projected, budget.measure),
-        projected_percent=None if projected is None else _percent(projected, budget.limit),
-        reached_at=None if reached_at is None else reached_at.astimezone(told.window_start.tzinfo),
+        projected=told.projected,
+        projected_percent=None if ahead is None else _percent(ahead.projected, budget.limit),
+        reached_at=told.reached_at,
     )
 
 

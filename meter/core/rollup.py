@@ -5,6 +5,7 @@ Everything kept here is a sum, so that lines can be added in any order and in an
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from operator import add, attrgetter
 
 import msgspec
 
@@ -70,7 +71,7 @@ class Sums(msgspec.Struct):
 
     def plus(self, other: "Sums") -> "Sums":
         """Add two up."""
-        return Sums(**{name: getattr(self, name) + getattr(other, name) for name in COUNTS})
+        return Sums(*map(add, _counts(self), _counts(other)))
 
     @property
     def total_tokens(self) -> int:
@@ -101,6 +102,7 @@ class Sums(msgspec.Struct):
 
 
 COUNTS = Sums.__struct_fields__
+_counts = attrgetter(*COUNTS)
 # Picodollars, and plain numbers.
 AMOUNTS = tuple(name for name in COUNTS if "cost" in name)
 TALLIES = tuple(name for name in COUNTS if name not in AMOUNTS)
@@ -119,10 +121,14 @@ def fold(events: Iterable[UsageEvent]) -> dict[LineKey, Sums]:
     return lines
 
 
-def coarser(lines: Mapping[LineKey, Sums], grain: Grain) -> dict[LineKey, Sums]:
+def coarser(lines: Mapping[LineKey, Sums], grain: Grain) -> Mapping[LineKey, Sums]:
     """Add lines up to longer periods."""
+    if grain == "quarter":
+        return lines
+    starts = {at: floor(at, grain) for at in {key.bucket for key in lines}}
     found: dict[LineKey, Sums] = {}
     for key, line in lines.items():
-        longer = msgspec.structs.replace(key, bucket=floor(key.bucket, grain))
-        found[longer] = found[longer].plus(line) if longer in found else line
+        longer = LineKey(starts[key.bucket], key.team_id, key.key_id, key.upstream, key.model)
+        before = found.get(longer)
+        found[longer] = line if before is None else before.plus(line)
     return found

@@ -42,11 +42,8 @@ def post(
     horizon = retention.horizon(connection)
     dated = months.counted(events, closed(connection), posted_at, horizon)
     unique = {event.event_id: event for event in dated}
-    staging.fill(connection, unique.values(), posted_at)
-    inserted = connection.scalars(_insert_staged(database)).all()
-    staging.drop(connection)
-    fresh = [unique[event_id] for event_id in inserted]
-    rollup.add(database, connection, fold(fresh))
+    fresh = staging.insert(connection, unique, posted_at)
+    rollup.add(connection, fold(fresh))
     changes = windows.charge(database, connection, budgets.read(connection), fresh, horizon)
     thresholds.raise_reached(database, connection, changes, posted_at)
     return fresh
@@ -73,14 +70,6 @@ def find(database: Database, event_id: str) -> UsageEvent | None:
         query = sa.select(usage_events).where(usage_events.c.event_id == exact)
         row = connection.execute(query).mappings().first()
     return None if row is None else read_event(row)
-
-
-def _insert_staged(database: Database) -> sa.Executable:
-    # In the order of their key, so that two deliveries of the same events don't wait for each other.
-    staged = sa.select(staging.staged_events).where(sa.true()).order_by("event_id", "started_at")
-    statement = database.insert(usage_events).from_select(staging.staged_events.c.keys(), staged)
-    executable: sa.Executable = statement.on_conflict_do_nothing().returning(usage_events.c.event_id)
-    return executable
 
 
 def _stored_events(connection: sa.Connection, horizon: datetime | None) -> Iterator[UsageEvent]:

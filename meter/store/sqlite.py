@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 
 from meter.store.failures import DatabaseDamaged
 from meter.store.purpose import Purpose
-from meter.store.tables import dump_json
+from meter.store.tables import dump_json, in_utc
 
 BUSY_TIMEOUT_SECONDS = 5.0
 # How many steps SQLite takes between two looks at the time.
@@ -48,6 +49,11 @@ def identity(database: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return stat.st_dev, stat.st_ino
+
+
+def time_text(instant: datetime) -> str:
+    """Write an instant as SQLAlchemy does, in a fraction of its time; raises `ValueError` for naive ones."""
+    return in_utc(instant).isoformat(" ", "microseconds").removesuffix("+00:00")
 
 
 @contextmanager

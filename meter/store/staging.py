@@ -1,70 +1,118 @@
-"""A batch of events on its way into the ledger: in a temporary table, filled the driver's fastest way.
+"""A batch of events on its way into the ledger, the driver's fastest way: COPY, or one prepared statement.
 
-PostgreSQL takes it by COPY, SQLite by one prepared statement. Everything after that is the same on both.
+Nearly always none of them is there yet, and they go straight in. Where one is, they go by way of a temporary
+table, from which those are taken that are missing.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 
 from meter.core.events import UsageEvent
 from meter.store.database import RowRefused
-from meter.store.tables import usage_events
+from meter.store.sqlite import time_text
+from meter.store.tables import UtcDateTime, dump_json, in_utc, usage_events
 
 _FIELDS = UsageEvent.__struct_fields__
-_NAMES = (*_FIELDS, "posted_at")
+NAMES = (*_FIELDS, "posted_at")
+_COLUMNS = ", ".join(NAMES)
 # The ledger's columns without its rules, which are enforced when the events get there.
-staged_events = sa.Table(
-    "staged_events", sa.MetaData(), *(sa.Column(name, usage_events.c[name].type) for name in _NAMES)
+_STAGED = "staged_events"
+_CREATE = f"CREATE TEMPORARY TABLE {_STAGED} AS SELECT {_COLUMNS} FROM {usage_events.name} WHERE false"  # noqa: S608 (names of ours)
+_DROP = f"DROP TABLE {_STAGED}"
+# In the order of their key, so that two deliveries of the same events don't wait for each other.
+_MOVE = (
+    f"INSERT INTO {usage_events.name} ({_COLUMNS}) SELECT {_COLUMNS} FROM {_STAGED} WHERE true "  # noqa: S608 (names of ours)
+    "ORDER BY event_id, started_at ON CONFLICT DO NOTHING RETURNING event_id"
 )
-_NOTHING = f"SELECT {', '.join(_NAMES)} FROM {usage_events.name} WHERE false"  # noqa: S608 (names of ours)
-_CREATE = f"CREATE TEMPORARY TABLE {staged_events.name} AS {_NOTHING}"
-_DROP = f"DROP TABLE {staged_events.name}"
-_COPY = f"COPY {staged_events.name} FROM STDIN"
-_INSERT = f"INSERT INTO {staged_events.name} VALUES ({', '.join('?' for _ in _NAMES)})"  # noqa: S608 (names of ours)
 
 _values = attrgetter(*_FIELDS)
+_key = itemgetter(_FIELDS.index("event_id"), _FIELDS.index("started_at"))
+
+_Rows = list[tuple[object, ...]]
+_Convert = Callable[[Any], object]
 
 
-def fill(connection: sa.Connection, events: Iterable[UsageEvent], posted_at: datetime) -> None:
-    """Make the table and put events into it; whoever reads it drops it in the same transaction."""
-    connection.exec_driver_sql(_CREATE)
-    rows = _rows(connection.dialect, events, posted_at)
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(_INSERT, rows)
-        return
-    driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-        for row in rows:
-            copy.write_row(row)
+def insert(
+    connection: sa.Connection, events: Mapping[str, UsageEvent], posted_at: datetime
+) -> list[UsageEvent]:
+    """Insert events, which are given by their ids, into the ledger; returns those that were not there yet."""
+    converted = sorted(rows(connection.dialect, list(events.values()), posted_at), key=_key)
+    try:
+        with connection.begin_nested():
+            _fill(connection, usage_events.name, converted)
+    except (sa.exc.IntegrityError, psycopg.IntegrityError):
+        # Some are there, or break another rule, which shows when they are moved.
+        return [events[event_id] for event_id in _insert_missing(connection, converted)]
+    return list(events.values())
 
 
-def drop(connection: sa.Connection) -> None:
-    """Drop the table; of a transaction that fails nothing is left anyway."""
-    connection.exec_driver_sql(_DROP)
-
-
-def _rows(dialect: sa.Dialect, events: Iterable[UsageEvent], posted_at: datetime) -> list[tuple[object, ...]]:
-    """Convert events to what the driver takes, as SQLAlchemy would, where that makes a difference."""
+def rows(dialect: sa.Dialect, events: Sequence[UsageEvent], posted_at: datetime) -> _Rows:
+    """Convert events to what the driver takes of `NAMES`; raises `RowRefused` where it takes one never."""
     *converters, (_, convert_posted_at) = _converters(dialect)
     posted = convert_posted_at(posted_at)
-    rows = []
+    converted = []
     for event in events:
         row = [*_values(event), posted]
         try:
             for at, convert in converters:
                 row[at] = convert(row[at])
         except (ValueError, TypeError) as error:
-            raise RowRefused(f"{_NAMES[at]} of event {event.event_id}: {error}") from error
-        rows.append(tuple(row))
-    return rows
+            raise RowRefused(f"{NAMES[at]} of event {event.event_id}: {error}") from error
+        converted.append(tuple(row))
+    return converted
 
 
-def _converters(dialect: sa.Dialect) -> list[tuple[int, Callable[[Any], object]]]:
-    processors = (
-        column.type.dialect_impl(dialect).bind_processor(dialect) for column in staged_events.columns
-    )
-    return [(at, convert) for at, convert in enumerate(processors) if convert is not None]
+def _insert_missing(connection: sa.Connection, converted: _Rows) -> list[str]:
+    connection.exec_driver_sql(_CREATE)
+    _fill(connection, _STAGED, converted)
+    read = usage_events.c.event_id.type.result_processor(connection.dialect, None) or str
+    inserted = [str(read(event_id)) for (event_id,) in connection.exec_driver_sql(_MOVE)]
+    connection.exec_driver_sql(_DROP)
+    return inserted
+
+
+def _fill(connection: sa.Connection, table: str, converted: _Rows) -> None:
+    if connection.dialect.name == "sqlite":
+        places = ", ".join("?" for _ in NAMES)
+        connection.exec_driver_sql(f"INSERT INTO {table} ({_COLUMNS}) VALUES ({places})", converted)  # noqa: S608 (names of ours)
+        return
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({_COLUMNS}) FROM STDIN") as copy:
+        for row in converted:
+            copy.write_row(row)
+
+
+def _converters(dialect: sa.Dialect) -> list[tuple[int, _Convert]]:
+    """Return what has to be converted, as SQLAlchemy would, but in a fraction of its time."""
+    found = ((at, _converter(dialect, usage_events.c[name].type)) for at, name in enumerate(NAMES))
+    return [(at, convert) for at, convert in found if convert is not None]
+
+
+def _converter(dialect: sa.Dialect, kind: sa.types.TypeEngine[Any]) -> _Convert | None:
+    is_sqlite = dialect.name == "sqlite"
+    if isinstance(kind, sa.JSON):
+        return _json
+    if isinstance(kind, UtcDateTime):
+        return _sqlite_time if is_sqlite else _postgresql_time
+    return _sqlite_uuid if is_sqlite and isinstance(kind, sa.Uuid) else None
+
+
+def _json(value: object) -> str:
+    return dump_json(value) if value else "[]"
+
+
+def _sqlite_time(value: datetime | None) -> str | None:
+    return None if value is None else time_text(value)
+
+
+def _postgresql_time(value: datetime | None) -> str | None:
+    return None if value is None else in_utc(value).isoformat(" ")
+
+
+def _sqlite_uuid(value: str | None) -> str | None:
+    return None if value is None else value.replace("-", "")

@@ -20,6 +20,13 @@ metadata = sa.MetaData(
 )
 
 
+def in_utc(value: datetime) -> datetime:
+    """Return an instant in UTC; refuse naive times, which would mean another one on every machine."""
+    if value.tzinfo is None:
+        raise ValueError(f"naive time {value!r} for the database")
+    return value.astimezone(UTC)
+
+
 class UtcDateTime(sa.TypeDecorator[datetime]):
     """An aware instant: `timestamptz` on PostgreSQL, sortable text in UTC on SQLite."""
 
@@ -27,12 +34,8 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
-        """Refuse naive times, which would mean another instant on every machine."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"naive time {value!r} for the database")
-        return value.astimezone(UTC)
+        """Store instants in UTC."""
+        return None if value is None else in_utc(value)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
         """Give the zone back to what SQLite stores without one."""

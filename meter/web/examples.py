@@ -87,6 +87,8 @@ _BUDGET = Shown(
     available="9.630000",
     window_start=datetime(2026, 10, 31, 23, tzinfo=UTC),
     window_end=datetime(2026, 11, 30, 23, tzinfo=UTC),
+    projected="54.120000",
+    reached_at=datetime(2026, 11, 28, 12, 42, 41, tzinfo=UTC),
 )
 _DELIVERY = Delivery(
     alert=Alert(

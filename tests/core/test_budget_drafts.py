@@ -1,6 +1,6 @@
 """Budgets as they are written down and shown: every fault names its field."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -59,12 +59,32 @@ def test_how_a_budget_is_shown() -> None:
     """Amounts are exact strings in the budget's measure."""
     standing = Standing(budget=read(team="search"), start=NOON, end=None, spent=1, reserved=10**12)
 
-    found = shown(standing)
+    found = shown(standing, NOON)
 
     assert (found.owner_kind, found.owner, found.measure) == ("team", "search", "cost")
     assert (found.limit, found.spent, found.reserved) == ("50.000000", "0.000000000001", "1.000000")
     assert found.available == "48.999999999999"
     assert msgspec.json.decode(msgspec.json.encode(found))["window_end"] is None
+
+
+def test_a_budget_says_what_comes_of_it() -> None:
+    """A window is projected on, in the budget's time zone, unless it never ends or has hardly begun."""
+    budget = read(team="search", tz="Europe/Berlin")
+    standing = Standing(
+        budget=budget, start=NOON, end=NOON + timedelta(days=10), spent=20 * 10**12, reserved=0
+    )
+
+    found = shown(standing, NOON + timedelta(days=2))
+
+    assert found.projected == "100.000000"
+    assert found.reached_at == NOON + timedelta(days=5)
+    assert found.reached_at.tzinfo == found.window_start.tzinfo
+    for other, now in (
+        (standing, NOON),
+        (msgspec.structs.replace(standing, end=None), NOON + timedelta(days=2)),
+    ):
+        early = shown(other, now)
+        assert (early.projected, early.reached_at) == (None, None)
 
 
 def test_which_budgets_a_key_falls_under() -> None:

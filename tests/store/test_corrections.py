@@ -381,7 +381,9 @@ def test_corrections_change_no_entry(database: Database) -> None:
 
     touching = [text for text in seen if " usage_events" in text and not text.startswith("CREATE TEMPORARY")]
     # A lock that readers share keeps events from leaving meanwhile, and changes none.
-    assert {text.split()[0].upper() for text in touching} - {"LOCK"} == {"INSERT", "SELECT"}
+    # PostgreSQL's driver takes entries by COPY, which SQLAlchemy doesn't see.
+    verbs = {text.split()[0].upper() for text in touching} - {"LOCK"}
+    assert {"SELECT"} <= verbs <= {"INSERT", "SELECT"}
 
 
 def budget(**fields: object) -> Budget:

@@ -267,7 +267,9 @@ def test_events_are_never_changed(database: Database) -> None:
         ledger.verify(database)
         ledger.find(database, events[0].event_id)
 
-    touching = [text for text in seen if " usage_events" in text and not text.startswith("CREATE TEMPORARY")]
+    touching = [
+        text for text in seen if " usage_events" in text and not text.startswith(("CREATE TEMPORARY", "LOCK"))
+    ]
     assert touching
     assert {text.split()[0].upper() for text in touching} == {"INSERT", "SELECT"}
     assert not any("DO UPDATE" in text.upper() for text in touching)
@@ -279,13 +281,14 @@ def test_events_and_rollup_are_written_in_one_transaction(database: Database) ->
     with statements() as seen:
         ledger.append(database, [make_event(ID)], NOW)
 
-    # PostgreSQL's driver begins by itself, and stages the events by COPY, which SQLAlchemy doesn't see. First
-    # it keeps budgets from being made and months from being closed, and asks which months are; at the end
-    # comes the question which budgets there are.
+    # PostgreSQL's driver begins by itself, and takes the events by COPY, which SQLAlchemy doesn't see. First
+    # it keeps budgets from being made and months from being closed, and asks which months are, and where the
+    # ledger begins; at the end comes the question which budgets there are.
+    sums = ["INSERT"] * 3
     verbs = [text.split()[0].upper() for text in seen]
     assert verbs in (
-        ["BEGIN", "SELECT", "CREATE", "INSERT", "INSERT", "DROP", "INSERT", "INSERT", "INSERT", "SELECT"],
-        ["SELECT", "SELECT", "CREATE", "INSERT", "DROP", "INSERT", "INSERT", "INSERT", "SELECT"],
+        ["BEGIN", "SELECT", "SELECT", "SAVEPOINT", "INSERT", "RELEASE", *sums, "SELECT"],
+        ["SELECT", "SELECT", "SELECT", "SAVEPOINT", "RELEASE", *sums, "SELECT"],
     )
 
 
