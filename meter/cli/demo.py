@@ -52,16 +52,16 @@ def demo(port: int | None, admin_port: int | None, seed: int, traffic: bool) -> 
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    set_up_logging()
-    logging.getLogger().setLevel(logging.WARNING)
-    # Some of its models have no price, so that there is something to see.
-    logging.getLogger("meter.app.unpriced").setLevel(logging.ERROR)
     click.echo("\n  meter demo: making up a month of use ...")
     with ExitStack() as stack:
         data = stack.enter_context(_listen(port, "port"))
         control = stack.enter_context(_listen(admin_port, "admin_port"))
         settings = stack.enter_context(_settings())
         credentials, _ = open_credentials(settings)
+        writer = set_up_logging(settings, credentials)
+        logging.getLogger().setLevel(logging.WARNING)
+        # Some of its models have no price, so that there is something to see.
+        logging.getLogger("meter.app.unpriced").setLevel(logging.ERROR)
         database = stack.enter_context(opening.database(settings))
         prepare(settings, database, credentials)
         premises = made_up.Premises(settings, database, credentials.pepper)
@@ -73,6 +73,7 @@ def demo(port: int | None, admin_port: int | None, seed: int, traffic: bool) -> 
             database=database,
             credentials=credentials,
             prepare=partial(prepare, settings, database, credentials),
+            dropped_lines=lambda: writer.dropped,
         )
         ask = partial(made_up.traffic, url, secrets, seed) if traffic else _rest
         run(partial(_serve, served, serving.Listeners(data, control), ask))
@@ -123,6 +124,7 @@ def _settings() -> Iterator[Settings]:
             "shutdown_timeout_seconds": str(SHUTDOWN_SECONDS),
             # Power cuts are no concern of what is gone then anyway.
             "durability": "crash",
+            "log_format": "text",
         }
         configured = load({}, Path(os.devnull), **options)
         prepare_folder(configured.data_dir)
