@@ -1,9 +1,9 @@
 """The servers that tests need: where they are, databases of one's own on them, and a PostgreSQL that may die.
 
 `METER_TEST_POSTGRES` and `METER_TEST_REDIS` say where they are, by default on their usual ports, and
-`METER_TEST_CHROMIUM` which browser looks at the page; Prometheus is looked for on the path. A test whose server
-does not answer, or that finds no program, is skipped with the reason, unless `METER_TEST_REQUIRE` names it
-(`postgres`, `redis`, `chromium`, `prometheus`): then it fails.
+`METER_TEST_CHROMIUM` which browser looks at the page; Prometheus is looked for on the path. A test whose
+server does not answer, or that finds no program, is skipped with the reason, unless `METER_TEST_REQUIRE`
+names it (`postgres`, `redis`, `chromium`, `prometheus`): then it fails.
 """
 
 import functools

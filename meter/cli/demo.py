@@ -21,7 +21,7 @@ from meter.app import demo as made_up
 from meter.app import house, serving
 from meter.app.actions import clock
 from meter.cli import opening
-from meter.cli.work import open_credentials, prepare, run, set_up_logging
+from meter.cli.work import open_credentials, prepare, run, set_up_logging, share_rates
 from meter.datadir import prepare as prepare_folder
 from meter.settings import SETTINGS, Settings, load
 
@@ -73,6 +73,7 @@ def demo(port: int | None, admin_port: int | None, seed: int, traffic: bool) -> 
             database=database,
             credentials=credentials,
             prepare=partial(prepare, settings, database, credentials),
+            share=share_rates,
             dropped_lines=lambda: writer.dropped,
         )
         ask = partial(made_up.traffic, url, secrets, seed) if traffic else _rest
