@@ -10,6 +10,7 @@ from meter.store.database import Database
 
 def new_sqlite(path: Path) -> str:
     """Make a SQLite file with all tables, which are empty, and return its URL."""
+    path.touch(mode=0o600)
     path.write_bytes(_migrated())
     return f"sqlite:///{path}"
 

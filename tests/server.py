@@ -20,6 +20,7 @@ from meter.core.events import UsageEvent
 from meter.store import ledger
 from meter.store.database import Database
 from meter.store.tables import usage_events
+from tests.databases import new_sqlite
 
 WAIT_SECONDS_MAX = 20.0
 # What takes long is looked at more and more seldom: looking takes time that others need.
@@ -165,7 +166,13 @@ class Meter:
 
 @contextlib.contextmanager
 def running(data_dir: Path, *arguments: str, **settings: object) -> Iterator[Meter]:
-    """Run meter until the block ends; it must stop cleanly."""
+    """Run meter until the block ends; it must stop cleanly.
+
+    Where there is no data directory yet, it finds one whose tables are made; in an empty one it makes them.
+    """
+    if not data_dir.exists() and "database_url" not in settings:
+        data_dir.mkdir(mode=0o700)
+        new_sqlite(data_dir / "meter.db")
     meter = Meter(data_dir, environment(data_dir, **settings), list(arguments))
     try:
         yield meter

@@ -483,6 +483,7 @@ def test_the_first_start_shows_its_secrets_once(tmp_path: Path) -> None:
     # BUG: stopping right after the notes were shown kills the process (status -15): the signals' handlers
     # are installed only afterwards.
     data_dir = tmp_path / "data"
+    data_dir.mkdir()
     with server.running(data_dir, "--sample") as first:
         token, key, notes = first.admin_token, first.first_key, first.notes
     with server.running(data_dir, "--sample") as second:
