@@ -312,7 +312,9 @@ def grafana(site: Site) -> Iterator[psycopg.Connection[Any]]:
     role = f"{site.database_url.rpartition('/')[2]}_grafana"
     script = (ROOT / "grafana" / "role.sql").read_text(encoding="utf-8").replace("meter_grafana", role)
     with closing(psycopg.connect(site.database_url, autocommit=True)) as connection:
-        connection.execute(script.encode())
+        for _ in range(2):
+            # An upgrade may grant more: whoever runs it again loses nothing.
+            connection.execute(script.encode())
         connection.execute(f"SET SESSION AUTHORIZATION {role}".encode())
         try:
             yield connection

@@ -15,7 +15,7 @@ from tests.server import Meter
 
 METRICS_TOKEN = "a-token-that-opens-the-page-of-metrics-alone"
 # `make series` makes up 50,000 of each.
-MADE_UP = int(os.environ.get("METER_TEST_MADE_UP", "100"))
+MADE_UP = int(os.environ.get("METER_TEST_MADE_UP", "40"))
 AT_ONCE = 8
 PAGE_BYTES_MAX = 200_000
 MESSAGES = [{"role": "user", "content": "Hello"}]
