@@ -127,9 +127,11 @@ def owed(truth: Truth, got: Got | None, *, interrupted: bool) -> int:
 
 
 def counters(site: Site, settled: int) -> list[str]:
-    """Compare what a living process counted with what it settled (I5)."""
+    """Compare what a living process counted with what it settled, for the dead too (I5)."""
     names = ("meter_requests_total", "meter_usage_source_total")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + QUIET_SECONDS_MAX
+    # What it settled for the dead counts as well.
+    settled += site.adopted
     while any(site.counted(name) != settled for name in names) and time.monotonic() < deadline:
         time.sleep(0.05)
     found = {name: site.counted(name) for name in names}

@@ -41,6 +41,7 @@ class Site:
     key: str = ""
     dead: list[Meter] = field(default_factory=list)
     _database: Database | None = None
+    _log_start: int = 0
 
     @property
     def running(self) -> Meter:
@@ -78,6 +79,7 @@ class Site:
         if self.database_url is not None:
             shared |= {"database_url": self.database_url}
         env = server.environment(self.data_dir, **(shared | self.settings | settings)) | self.environment
+        self._log_start = len(self.log)
         self.meter = Meter(self.data_dir, env, [])
         # A server that was killed right behind the creation of the first key has told it to nobody.
         self.key = self.key or self.running.new_key()
@@ -124,6 +126,12 @@ class Site:
         """Return a metric, summed over its labels."""
         lines = re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", self.metrics(), re.MULTILINE)
         return sum(map(float, lines))
+
+    @property
+    def adopted(self) -> int:
+        """How many attempts of dead servers the living one says to have made events of."""
+        told = re.findall(r"adopted the journal of \S+: (\d+) attempts", self.log[self._log_start :])
+        return sum(map(int, told))
 
     def descriptors(self) -> int:
         """Count the server's open files, but for those that pools keep, which have bounds of their own.
