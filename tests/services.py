@@ -265,7 +265,7 @@ def _postgres_programs() -> Path:
     found = [path.parent for path in sorted(Path(POSTGRES_PROGRAMS).glob("*/bin/pg_ctl"))]
     on_path = shutil.which("pg_ctl")
     if not found and not on_path:
-        pytest.skip("PostgreSQL's programs (initdb, pg_ctl) are not installed")
+        _lack("postgres", "PostgreSQL's programs (initdb, pg_ctl) are not installed")
     return Path(on_path).resolve().parent if on_path else found[-1]
 
 

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import uvicorn
@@ -19,6 +19,9 @@ from meter.settings import Settings
 # Longer than most clients keep idle connections, so that it is they who close them.
 KEEP_ALIVE_SECONDS = 75
 CLOSING_SECONDS = 10.0
+# How long whoever has connected at the very end has for sending a request.
+FIRST_REQUEST_SECONDS_MAX = 1.0
+LOOK_SECONDS = 0.01
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +37,8 @@ async def serve(premises: Premises, listeners: Listeners, stop: asyncio.Event) -
     """Serve the sockets until `stop` is set, then finish what is under way and close everything."""
     settings = premises.settings
     async with build(premises) as house:
-        data = None if listeners.data is None else _server(house.relay, settings, DataProtocol)
-        control = None if listeners.control is None else _server(house.control, settings, "httptools")
+        data = None if listeners.data is None else make_server(house.relay, settings, DataProtocol)
+        control = None if listeners.control is None else make_server(house.control, settings, "httptools")
         serving = [
             asyncio.create_task(server.serve(sockets=[listener]))
             for server, listener in ((data, listeners.data), (control, listeners.control))
@@ -76,10 +79,52 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take in whoever has connected already, and then do as uvicorn does.
 
-def _server(
+        Closing a listener resets what the kernel has accepted and nobody has taken yet, and uvicorn closes a
+        connection whose request is only on its way.
+        """
+        held = [listener.dup() for listener in sockets or ()]
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
+        for listener in held:
+            for connection in _take_all(listener):
+                await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        await self._first_requests()
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        factory: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        state = self.lifespan.state
+        return factory(config=self.config, server_state=self.server_state, app_state=state)
+
+    async def _first_requests(self) -> None:
+        """Wait for the first requests of connections that had none yet, for a moment."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + FIRST_REQUEST_SECONDS_MAX
+        while loop.time() < deadline and any(  # noqa: ASYNC110 (uvicorn tells nobody of a request)
+            getattr(connection, "cycle", None) is None for connection in self.server_state.connections
+        ):
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def _take_all(listener: socket.socket) -> Iterator[socket.socket]:
+    """Yield the connections that wait, and close the listener as soon as none is left."""
+    waiting = []
+    with listener, contextlib.suppress(BlockingIOError):
+        listener.settimeout(0)
+        while True:
+            waiting.append(listener.accept()[0])
+    yield from waiting
+
+
+def make_server(
     application: Relay | Litestar, settings: Settings, protocol: type[asyncio.Protocol] | Literal["httptools"]
 ) -> uvicorn.Server:
+    """Make a server of one of the listeners."""
     config = uvicorn.Config(
         application,
         http=protocol,

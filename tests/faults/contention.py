@@ -3,7 +3,7 @@
 import asyncio
 import time
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import psycopg
@@ -62,9 +62,10 @@ async def _beside_reports(site: Site, prefix: str) -> tuple[list[Got], int]:
         trust_env=False,
     ) as control:
         ends: list[float] = []
+        since = f"{datetime.now(UTC) - timedelta(days=long_reports.DAYS + 1):%Y-%m-%d}"
 
         async def report() -> None:
-            answer = await control.get("/api/v1/reports", params={"by": "user", "since": "2020-01-01"})
+            answer = await control.get("/api/v1/reports", params={"by": "user", "since": since})
             answer.raise_for_status()
             ends.append(time.monotonic())
 
@@ -107,8 +108,16 @@ async def _beside_a_migration(site: Site, url: str, prefix: str, seconds: float,
 
 
 def _migrate(url: str, seconds: float, run: int) -> None:
+    tables = ("api_keys", "teams", "usage_15m", "usage_events")
     with closing(psycopg.connect(url)) as connection:
-        for table in ("api_keys", "teams", "usage_15m", "usage_events"):
+        while True:
+            try:
+                # As migrations do: all at once, or later.
+                connection.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE".encode())
+                break
+            except psycopg.errors.DeadlockDetected:
+                connection.rollback()
+        for table in tables:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN of_a_later_version_{run} integer".encode())
         time.sleep(seconds)
         connection.commit()
