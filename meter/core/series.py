@@ -5,7 +5,8 @@ that the series of a chart have the total of the report.
 """
 
 from collections.abc import Iterable
-from functools import reduce
+from heapq import nsmallest
+from typing import NamedTuple
 
 import msgspec
 
@@ -41,19 +42,40 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     """The sums of all series, for each period."""
 
 
-def series(report: Report, unit: Unit, stack: str, measure: str) -> Series:
+class Rest(NamedTuple):
+    """What a report was not asked for, so that it would not have a row for everything."""
+
+    whole: Report
+    """The same question for all, grouped by the unit alone."""
+    merged: int
+    """How many are not in the report."""
+
+
+def largest(report: Report, measure: str) -> list[str] | None:
+    """Return the ids of the keys that get a series of their own; `None`: all of them do."""
+    if len(report.rows) <= SERIES_MAX:
+        return None
+    rows = nsmallest(
+        SERIES_MAX - 1, report.rows, key=lambda row: (-size(row.sums, measure), *row.group.values())
+    )
+    return [row.group["key_id"] for row in rows]
+
+
+def series(report: Report, unit: Unit, stack: str, measure: str, rest: Rest | None = None) -> Series:
     """Arrange a report that is grouped by `unit` and `stack`."""
     question = report.question
     found = tuple(periods(question.since, question.until, unit, question.tz))
     place = {period.label: at for at, period in enumerate(found)}
+    nothing = Sums()
     grouped: dict[tuple[str, str], list[Sums]] = {}
     for row in report.rows:
-        line = grouped.setdefault(_identity(row, stack), [Sums()] * len(found))
-        at = place[row.group[unit]]
-        line[at] = line[at].plus(row.sums)
+        line = grouped.setdefault(_identity(row, stack), [nothing] * len(found))
+        line[place[row.group[unit]]] = row.sums
     shown = [_serie(*identity, line) for identity, line in grouped.items()]
     shown.sort(key=lambda serie: (-size(serie.total, measure), serie.name, serie.id))
-    if len(shown) > SERIES_MAX:
+    if rest is not None:
+        shown.append(_rest(rest, unit, place, shown))
+    elif len(shown) > SERIES_MAX:
         shown = [*shown[: SERIES_MAX - 1], _merged(shown[SERIES_MAX - 1 :])]
     by_period = tuple(total(serie.sums[at] for serie in shown) for at in range(len(found)))
     return Series(periods=found, series=tuple(shown), by_period=by_period)
@@ -66,8 +88,9 @@ def size(sums: Sums, measure: str) -> int:
 
 
 def total(sums: Iterable[Sums]) -> Sums:
-    """Add sums up."""
-    return reduce(Sums.plus, sums, Sums())
+    """Add sums up, all their fields at once: a chart of many teams has thousands to add."""
+    fields = zip(*map(msgspec.structs.astuple, sums), strict=True)
+    return Sums(*map(sum, fields))
 
 
 def _identity(row: Row, stack: str) -> tuple[str, str]:
@@ -77,6 +100,20 @@ def _identity(row: Row, stack: str) -> tuple[str, str]:
 
 def _serie(name: str, identity: str, line: list[Sums]) -> Serie:
     return Serie(name=name, id=identity, merged=1, sums=tuple(line), total=total(line))
+
+
+def _rest(rest: Rest, unit: Unit, place: dict[str, int], shown: list[Serie]) -> Serie:
+    """Take what is shown away from the whole."""
+    lines = [Sums() for _ in place]
+    for row in rest.whole.rows:
+        lines[place[row.group[unit]]] = row.sums
+    sums = [_less(line, total(serie.sums[at] for serie in shown)) for at, line in enumerate(lines)]
+    return Serie(name="", id="", merged=rest.merged, sums=tuple(sums), total=total(sums))
+
+
+def _less(whole: Sums, part: Sums) -> Sums:
+    pairs = zip(msgspec.structs.astuple(whole), msgspec.structs.astuple(part), strict=True)
+    return Sums(*(each - taken for each, taken in pairs))
 
 
 def _merged(small: list[Serie]) -> Serie:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from meter.core.period import zone
 from meter.core.reports import Question, Report, Row
 from meter.core.rollup import Sums
-from meter.core.series import SERIES_MAX, Series, series, total
+from meter.core.series import SERIES_MAX, Rest, Series, largest, series, total
 
 SINCE, UNTIL = datetime(2026, 10, 24, 22, tzinfo=UTC), datetime(2026, 10, 28, 12, tzinfo=UTC)
 QUESTION = Question(by=("day", "team"), since=SINCE, until=UNTIL, tz=zone("Europe/Berlin"))
@@ -68,6 +68,49 @@ def test_keys_of_one_name_stay_apart() -> None:
     found = series(Report(QUESTION, listed, Sums(2, cost=2)), "day", "key", "cost")
 
     assert [(serie.name, serie.id) for serie in found.series] == [("k", "x"), ("k", "y")]
+
+
+def of_keys(*rows: tuple[str, str, int], by: tuple[str, ...] = ("day", "key")) -> Report:
+    """Make a report of keys: a day, an id, a cost."""
+    listed = [
+        Row(
+            {"day": day, "key": f"name {key_id}", "key_id": key_id} if "key" in by else {"day": day},
+            Sums(1, cost=cost),
+        )
+        for day, key_id, cost in rows
+    ]
+    return Report(QUESTION, listed, total(row.sums for row in listed))
+
+
+def test_what_was_not_asked_for_is_the_rest_of_the_whole() -> None:
+    """A chart of a few keys among hundreds has the same total as one that was asked for all of them."""
+    rows = [("2026-10-25", f"{number:02}", number) for number in range(20)]
+    rows += [("2026-10-28", f"{number:02}", 1) for number in range(20)]
+    keys = Report(
+        QUESTION,
+        [
+            Row({"team": "t", "key": f"name {n:02}", "key_id": f"{n:02}"}, Sums(2, cost=n + 1))
+            for n in range(20)
+        ],
+        Sums(),
+    )
+    chosen = largest(keys, "cost")
+    assert chosen is not None
+
+    report = of_keys(*(row for row in rows if row[1] in chosen))
+    whole = of_keys(("2026-10-25", "", sum(range(20))), ("2026-10-28", "", 20), by=("day",))
+    whole.rows[0].sums.requests = whole.rows[1].sums.requests = 20
+    few = series(report, "day", "key", "cost", Rest(whole, 13))
+
+    assert few == series(of_keys(*rows), "day", "key", "cost")
+    assert few.series[-1].merged == 13
+
+
+def test_a_few_keys_are_all_asked_for() -> None:
+    """Then there is no rest."""
+    rows = [Row({"team": "t", "key": "k", "key_id": f"{n}"}, Sums()) for n in range(SERIES_MAX)]
+
+    assert largest(Report(QUESTION, rows, Sums()), "cost") is None
 
 
 def test_nothing_has_no_series() -> None:

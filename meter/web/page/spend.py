@@ -19,8 +19,9 @@ from meter.core.key_table import key_table
 from meter.core.period import zone
 from meter.core.prospects import Prospect, prospect
 from meter.core.refusals import RefusalRow
-from meter.core.reports import Question
-from meter.core.series import series
+from meter.core.reports import Question, Report
+from meter.core.series import Rest, Series, largest, series
+from meter.core.series import total as total_of
 from meter.core.views import MEASURES, PERIODS, STACKS, UNITS, View, asked, query, read, stack_of, unit_of
 from meter.web.access import FOR_VISITORS, visitor_of
 from meter.web.page import tables, words
@@ -108,11 +109,11 @@ def bounds(view: View, question: Question) -> dict[str, Any]:
 
 def _spend(view: View, question: Question, reports: Reports) -> dict[str, Any]:
     unit, stack = unit_of(view, question), stack_of(view, question)
-    over_time = reports.answer(msgspec.structs.replace(question, by=(unit, stack)))
     by_key = msgspec.structs.replace(question, by=_BY_KEY)
-    compared = compare(reports.answer(by_key), reports.answer(before(by_key)))
+    keys = reports.answer(by_key)
+    compared = compare(keys, reports.answer(before(by_key)))
     total, was = compared.total
-    found = series(over_time, unit, stack, view.measure)
+    found = _over_time(view, question, reports, keys)
     return {
         "total": total,
         "was": was,
@@ -127,13 +128,25 @@ def _spend(view: View, question: Question, reports: Reports) -> dict[str, Any]:
             found, unit, view.measure, f"{words.MEASURES[view.measure]} by {unit}, stacked by {stack}"
         ),
         "period_names": [words.period_name(each, unit, found.periods) for each in found.periods],
-        "chart_total": over_time.total,
+        "chart_total": total_of(each.total for each in found.series),
         "kinds": tables.kinds(total),
         "table": key_table(compared, view),
         "key_name": next((row.group["key"] for row, _ in compared.rows if view.key), view.key),
         "all_keys": len(compared.rows),
         "largest": max((row.sums.cost for row, _ in compared.rows), default=0),
     }
+
+
+def _over_time(view: View, question: Question, reports: Reports, keys: Report) -> Series:
+    unit, stack = unit_of(view, question), stack_of(view, question)
+    grouped = msgspec.structs.replace(question, by=(unit, stack))
+    chosen = largest(keys, view.measure) if stack == "key" else None
+    if chosen is None:
+        return series(reports.answer(grouped), unit, stack, view.measure)
+    # There may be hundreds of keys, of which a chart tells a few apart.
+    report = reports.answer(msgspec.structs.replace(grouped, key_ids=tuple(chosen)))
+    whole = reports.answer(msgspec.structs.replace(question, by=(unit,)))
+    return series(report, unit, stack, view.measure, Rest(whole, len(keys.rows) - len(chosen)))
 
 
 def _refusals(rows: list[RefusalRow]) -> dict[str, Any]:
