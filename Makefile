@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run demo test screenshots cases stock fuzz money dashboards series faults quota bench-admission bench-journal bench-limits bench-prices reports-bench check fmt lock clean
+.PHONY: help install install-dev run demo test screenshots cases stock fuzz money dashboards series faults quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ faults: install-dev ## Kill, stop, cut and damage everything; SEEDS=5000 by defa
 
 reports-bench: install-dev ## Print how long reports take; EVENTS=10000000 by default (long)
 	$(BIN)/python -m tests.bench.reports --events $(or $(EVENTS),10000000)
+
+bench-page: install-dev ## Print how long the spend page takes; URL= of a database that tests.seed_ledger has filled
+	$(BIN)/python -m tests.bench.page $(URL)
 
 quota: install-dev ## Hold budgets against bursts, kills, outages and seeds; SEEDS=10000, KILLS=100 (long)
 	$(BIN)/python -m tests.quota --seeds $(or $(SEEDS),10000) --kills $(or $(KILLS),100)
