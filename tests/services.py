@@ -3,11 +3,7 @@
 `METER_TEST_POSTGRES` and `METER_TEST_REDIS` say where they are, by default on their usual ports, and
 `METER_TEST_CHROMIUM` which browser looks at the page; Prometheus is looked for on the path. A test whose
 server does not answer, or that finds no program, is skipped with the reason, unless `METER_TEST_REQUIRE`
-<<<<<<< HEAD
 names it (`postgres`, `redis`, `chromium`, `prometheus`): then it fails.
-=======
-names it, as in `postgres,redis,chromium,prometheus`: then it fails.
->>>>>>> f2c8d49 (Say why metrics and dashboards are as they are, and make the role of Grafana again without harm)
 """
 
 import functools
