@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run demo test screenshots cases stock fuzz money dashboards series faults quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
+.PHONY: secrets rolling help install install-dev run demo test screenshots cases stock fuzz money dashboards series faults quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ bench-page: install-dev ## Print how long the spend page takes; URL= of a databa
 quota: install-dev ## Hold budgets against bursts, kills, outages and seeds; SEEDS=10000, KILLS=100 (long)
 	$(BIN)/python -m tests.quota --seeds $(or $(SEEDS),10000) --kills $(or $(KILLS),100)
 	$(BIN)/python -m tests.bench.admission
+
+secrets: ## Make the secrets of docker-compose.yml in deploy/secrets; none is made twice
+	@deploy/secrets.sh
+
+rolling: install-dev ## Replace two servers behind nginx under load; ROUNDS=10 by default (minutes)
+	METER_TEST_ROLLING_ROUNDS=$(or $(ROUNDS),10) $(BIN)/pytest -q -s tests/deploy/test_stack.py
 
 bench-admission: install-dev ## Print what admission costs with budgets and rates, in CPU
 	$(BIN)/python -m tests.bench.admission

@@ -50,13 +50,13 @@ class Load:
 
 
 @contextmanager
-def under_load(url: str, key: str, clients: int = 6) -> Iterator[Load]:
-    """Send requests all the while, each client one after the other."""
+def under_load(url: str, key: str, clients: int = 4, pause_seconds: float = 0.02) -> Iterator[Load]:
+    """Send requests all the while, each client one after the other, with a pause that leaves others room."""
     load, stop = Load(), threading.Event()
 
     def work(streams: bool) -> None:
         body = wire.chat(model="m", stream=True, stream_options={"include_usage": True}) if streams else None
-        while not stop.is_set():
+        while not stop.wait(pause_seconds):
             load.note(_fault(url, key, body or wire.chat(model="m"), streams))
 
     threads = [threading.Thread(target=work, args=(number % 2 == 0,)) for number in range(clients)]

@@ -108,7 +108,9 @@ def running(folder: Path, upstream_url: str, **settings: object) -> Iterator[Sta
             _write_orders(found, name, address, ports, changed)
             stack.callback(replace.stop, folder, address)
             # In a process of its own, as roll.sh does it later: a server is nobody's child.
-            subprocess.run([sys.executable, "-m", "tests.deploy.replace", folder, address], cwd=ROOT, check=True)
+            subprocess.run(
+                [sys.executable, "-m", "tests.deploy.replace", folder, address], cwd=ROOT, check=True
+            )
         stack.enter_context(_nginx(nginx, conf, ports[2]))
         yield found
 

@@ -58,7 +58,7 @@ def test_events_of_a_stream_pass_nginx_as_they_come(site: Stack, key: str, upstr
     with wire.connected(site.url) as connection:
         connection.send(wire.request("POST", "/v1/chat/completions", key=key, body=body))
         connection.read_until(part)
-        reached = gate.reached.is_set()
+        reached = gate.reached.wait(server.WAIT_SECONDS_MAX)
         gate.open()
         received = connection.read_to_end()
 
