@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: secrets rolling help install install-dev run demo test screenshots cases stock fuzz money dashboards series faults quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
+.PHONY: secrets rolling bench-ledger help install install-dev run demo test screenshots cases stock fuzz money dashboards series faults quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ rolling: install-dev ## Replace two servers behind nginx under load; ROUNDS=10 b
 
 bench-admission: install-dev ## Print what admission costs with budgets and rates, in CPU
 	$(BIN)/python -m tests.bench.admission
+
+bench-ledger: install-dev ## Print how many events a second get into the ledger
+	$(BIN)/python -m tests.bench.ledger
 
 bench-journal: install-dev ## Print what the journal costs a request, in CPU and in waiting
 	$(BIN)/python -m tests.bench.journal
