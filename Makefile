@@ -60,8 +60,8 @@ reports-bench: install-dev ## Print how long reports take; EVENTS=10000000 by de
 bench-page: install-dev ## Print how long the spend page takes; URL= of a database that tests.seed_ledger has filled
 	$(BIN)/python -m tests.bench.page $(URL)
 
-quota: install-dev ## Hold budgets against bursts, kills, outages and seeds; SEEDS=10000, KILLS=100 (long)
-	$(BIN)/python -m tests.quota --seeds $(or $(SEEDS),10000) --kills $(or $(KILLS),100)
+quota: install-dev ## Hold budgets against bursts, kills, outages and seeds; SEEDS=4000, KILLS=100, JOBS=2 (long)
+	$(BIN)/python -m tests.quota --seeds $(or $(SEEDS),4000) --kills $(or $(KILLS),100) --jobs $(or $(JOBS),2)
 	$(BIN)/python -m tests.bench.admission
 
 secrets: ## Make the secrets of docker-compose.yml in deploy/secrets; none is made twice

@@ -87,13 +87,14 @@ def copied(url: str) -> Iterator[str]:
 
 
 @contextmanager
-def cluster() -> Iterator["Cluster"]:
+def cluster(*, start: bool = True) -> Iterator["Cluster"]:
     """Run a PostgreSQL server of one's own, to be stopped and paused as a test likes."""
     programs = _postgres_programs()
     # Not in pytest's own folders: the server's user has to get there.
     with tempfile.TemporaryDirectory(prefix="meter-test-cluster-") as folder:
         made = Cluster(programs, Path(folder))
-        made.start()
+        if start:
+            made.start()
         try:
             yield made
         finally:
@@ -105,6 +106,9 @@ class Cluster:
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs = programs
+        self.folder = folder
+        self.environment: dict[str, str] = {}
+        """What its processes find in their environment."""
         self._data = folder / "data"
         self._user = "postgres" if os.geteuid() == 0 else None
         self.port = _free_port()
@@ -151,7 +155,7 @@ class Cluster:
             [self._programs / program, "--pgdata", self._data, *arguments],
             user=self._user,
             cwd="/",
-            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"} | self.environment,
             stdout=subprocess.DEVNULL,
             timeout=PROCESS_SECONDS_MAX,
             check=True,

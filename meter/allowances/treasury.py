@@ -376,6 +376,8 @@ class Treasury:
             ended = purse.span.end is not None and purse.span.end + ENDED_FOR <= now
             if ended and not purse.held and not purse.promised:
                 del self._purses[key]
+                # Or whoever began in that window and comes late would spend from a purse that nobody counts.
+                self._applying.clear()
 
 
 def _needs(parts: Sequence[Part], place: Mapping[int, int]) -> dict[int, int]:

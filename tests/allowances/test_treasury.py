@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
@@ -34,6 +34,7 @@ class Vault:
         self.away = False
         self.lost = False
         self.questions = 0
+        self.now = NOW
         self.answers = asyncio.Event()
         self.answers.set()
 
@@ -60,7 +61,7 @@ class Vault:
 
     async def _beat(self, _holds: bool) -> tuple[Beat, int]:
         self._answer()
-        return self._told(Beat(NOW, [self.budget], {1: self._share()}))
+        return self._told(Beat(self.now, [self.budget], {1: self._share()}))
 
     def _answer(self) -> None:
         if self.away:
@@ -155,6 +156,29 @@ def test_a_lost_answer_to_giving_back_is_taken_for_given() -> None:
 
         with pytest.raises(InsufficientQuota):
             await office.admit(60)
+
+    run(test())
+
+
+def test_a_window_that_comes_back_has_one_purse() -> None:
+    """Where clocks went past a window's end and back, what is promised there is not given back as idle."""
+
+    async def test() -> None:
+        office = Office(period="hour")
+        office.treasury.cancel(await office.admit(60))
+        office.seconds += 10
+        await office.treasury.return_idle()
+        office.vault.now = NOW + timedelta(hours=2)
+        await office.treasury.beat()
+        office.vault.now = NOW
+        await office.admit(60)
+        await office.treasury.beat()
+        office.seconds += 10
+        await office.treasury.return_idle()
+
+        assert (office.vault.held, office.vault.free) == (60, 40)
+        with pytest.raises(InsufficientQuota):
+            await office.admit(41)
 
     run(test())
 

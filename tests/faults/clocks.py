@@ -39,14 +39,15 @@ EDGE_SECONDS = 60
 SEEN_SECONDS_MAX = 15.0
 
 
-class _Clock:
+class WallClock:
     """The time of a server, as far as it is wrong."""
 
-    def __init__(self, site: Site) -> None:
-        self._file = site.data_dir.parent / f"{site.data_dir.name}.clock"
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "wall.clock"
         self._file.write_bytes(_SHIFT.pack(0))
-        library = _compiled(site.data_dir.parent / "wall_clock.so")
-        site.environment |= {"LD_PRELOAD": str(library), "WALL_CLOCK": str(self._file)}
+        library = _compiled(folder / "wall_clock.so")
+        self.environment = {"LD_PRELOAD": str(library), "WALL_CLOCK": str(self._file)}
+        """What a process needs to go by it."""
         self.seconds = 0
         self.shifts = {0}
         """What it has been shifted by so far."""
@@ -72,12 +73,14 @@ def _compiled(library: Path) -> Path:
 
 
 @contextmanager
-def _clocked(case: Case, url: str | None = None) -> Iterator[tuple[Site, _Clock]]:
+def _clocked(case: Case, url: str | None = None) -> Iterator[tuple[Site, WallClock]]:
     with case.site(url) as site:
-        yield site, _Clock(site)
+        clock = WallClock(site.data_dir.parent)
+        site.environment |= clock.environment
+        yield site, clock
 
 
-async def _streams(site: Site, prefix: str, clock: _Clock, jumps: list[int]) -> list[Got]:
+async def _streams(site: Site, prefix: str, clock: WallClock, jumps: list[int]) -> list[Got]:
     """Open streams, and have the clock jump while they are under way."""
     models = [f"{prefix}{number}" for number in range(STREAMS)]
     asking = asyncio.create_task(traffic.all_at_once(site.url, site.key, models))
@@ -111,7 +114,7 @@ def f43(case: Case) -> list[str]:
         return found + _killed_ahead(site, clock)
 
 
-def _killed_ahead(site: Site, clock: _Clock) -> list[str]:
+def _killed_ahead(site: Site, clock: WallClock) -> list[str]:
     """Kill a server whose clock has just jumped; the next one, with the right time, adopts its journal."""
     found: list[str] = []
     for jump in (40 * DAY, -HOUR):
@@ -230,7 +233,7 @@ async def _on_both(sites: list[Site], prefix: str) -> list[Got]:
     return [got for gots in await asyncio.gather(*asking) for got in gots]
 
 
-def _began(site: Site, prefix: str, clock: _Clock) -> list[str]:
+def _began(site: Site, prefix: str, clock: WallClock) -> list[str]:
     """Events began by the database's clock: the right one, or SQLite's, as the server last saw it."""
     shifts = clock.shifts if site.database_url is None else {0}
     rights = [time.time() + shift for shift in shifts]

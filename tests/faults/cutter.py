@@ -1,4 +1,4 @@
-"""A TCP proxy in front of PostgreSQL that breaks connections off in the middle of a COMMIT."""
+"""A TCP proxy in front of PostgreSQL: it breaks connections off within a COMMIT, or lets nothing through."""
 
 import asyncio
 import contextlib
@@ -25,10 +25,20 @@ class Cutter:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._whole = asyncio.Event()
+        self._whole.set()
         self._server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(WAIT_SECONDS_MAX)
         port = self._server.sockets[0].getsockname()[1]
         user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
         self.url = urlunsplit(parts._replace(netloc=f"{user}127.0.0.1:{port}"))
+
+    def part(self) -> None:
+        """Let nothing through any more, as a network does that falls apart: nobody is told."""
+        self._loop.call_soon_threadsafe(self._whole.clear)
+
+    def mend(self) -> None:
+        """Let everything through that waits, and what follows."""
+        self._loop.call_soon_threadsafe(self._whole.set)
 
     def close(self) -> None:
         """Stop forwarding."""
@@ -52,8 +62,9 @@ class Cutter:
         self._tasks.add(task)
         behind: asyncio.StreamWriter | None = None
         try:
+            await self._whole.wait()
             answers, behind = await asyncio.open_connection(*self._target)
-            back = asyncio.create_task(_pass(answers, writer))
+            back = asyncio.create_task(self._pass(answers, writer))
             try:
                 await self._forward(reader, behind, writer)
             finally:
@@ -71,6 +82,7 @@ class Cutter:
         self, reader: asyncio.StreamReader, behind: asyncio.StreamWriter, writer: asyncio.StreamWriter
     ) -> None:
         while data := await reader.read(READ_BYTES):
+            await self._whole.wait()
             at = data.find(COMMIT)
             if at < 0 or self._chance.random() >= self.share:
                 behind.write(data)
@@ -89,13 +101,13 @@ class Cutter:
                 await behind.drain()
             return
 
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(READ_BYTES):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(READ_BYTES):
+                await self._whole.wait()
+                writer.write(data)
+                await writer.drain()
+            writer.close()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """Crashes, cancels and lost answers from seeds, in the world of `tests/quota/world.py`."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 
 from meter.store import ledger
@@ -26,6 +27,12 @@ def answer(_world: World, process: Process, random: Random) -> None:
     """Have the database answer a question, or not."""
     if process.operations:
         process.answer(fate(random))
+
+
+def lose(_world: World, process: Process, random: Random) -> None:
+    """Have no answer of the database come."""
+    if process.operations:
+        process.answer(random.choice([LOST, REFUSED]))
 
 
 def settle(_world: World, process: Process, random: Random) -> None:
@@ -75,20 +82,30 @@ STEPS: tuple[tuple[Step, int], ...] = (
 )
 
 
-def step(world: World, random: Random) -> None:
+# In every other seed more goes wrong.
+RUDE_STEPS: tuple[tuple[Step, int], ...] = (
+    *STEPS,
+    (lose, 10),
+    (leave, 6),
+    (lambda world, process, _random: world.crash(process), 4),
+    (adopt, 3),
+)
+
+
+def step(world: World, random: Random, steps: Sequence[tuple[Step, int]]) -> None:
     """Let something happen."""
-    (chosen,) = random.choices([each for each, _ in STEPS], weights=[weight for _, weight in STEPS])
+    (chosen,) = random.choices([each for each, _ in steps], weights=[weight for _, weight in steps])
     chosen(world, random.choice(world.processes), random)
     world.run()
 
 
-def run_seed(seed: int, database: Database) -> list[str]:
+def run_seed(seed: int, database: Database, injected: Counter[str]) -> list[str]:
     """Run one seed; returns what is wrong, a sentence each."""
     random = Random(seed)
     world = World(database, BUDGETS, random)
     try:
         for number in range(random.randrange(5, STEPS_MAX)):
-            step(world, random)
+            step(world, random, RUDE_STEPS if seed % 2 else STEPS)
             if number % LOOKS == 0 and (found := world.look()):
                 return [f"seed {seed}, step {number}: {each}" for each in found]
         world.finish()
@@ -96,16 +113,18 @@ def run_seed(seed: int, database: Database) -> list[str]:
         found += [f"{left} are reserved for nobody" for left in [world.reserved()] if left]
         return [f"seed {seed}: {each}" for each in found]
     finally:
+        injected.update(world.injected)
         world.close()
 
 
-def violations(seeds: Iterable[int]) -> Iterator[tuple[int, list[str]]]:
-    """Run seeds, each on a database of its own; yields each with what is wrong."""
+def violations(seeds: Iterable[int], injected: Counter[str] | None = None) -> Iterator[tuple[int, list[str]]]:
+    """Run seeds, each on a database of its own; yields each with what is wrong, and counts what was done."""
+    counted = Counter() if injected is None else injected
     with fresh_databases() as make:
         for seed in seeds:
             database = make()
             try:
-                yield seed, run_seed(seed, database)
+                yield seed, run_seed(seed, database, counted)
             finally:
                 database.dispose()
 

@@ -5,8 +5,8 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ PIECES_OF_LONG_ANSWERS = 997
 OFFERED = 200
 ROOM = 7
 # Servers beat every two seconds, give back every half, and look for the journals of the dead every ten.
-QUIET_SECONDS_MAX = 40.0
+QUIET_SECONDS_MAX = 60.0
+UNDECIDED = 503
+TIMES_MAX = 20
 BODY = json.dumps(
     {"model": MODEL, "messages": [{"role": "user", "content": "How much?"}], "max_tokens": MAX_TOKENS}
 ).encode()
@@ -78,6 +80,15 @@ class Row:
     overshoot: int = 0
     falsely_refused: int = 0
     faults: tuple[str, ...] = ()
+    kills: int = 0
+    """Processes that were killed for it."""
+    left: int = 0
+    """Clients that left and upstreams that stalled."""
+    crashes: int = 0
+    """The same in process: crashes, and requests that were taken back."""
+    cancels: int = 0
+    unheard: int = 0
+    """Answers of the database that were late, lost or never came."""
 
 
 @dataclass
@@ -110,11 +121,11 @@ class Town:
         made = Budget(**values | fields)  # type: ignore[arg-type]
         return budgets.put(self.site.database, made, Signature("quota", clock.now())).budget
 
-    def price(self) -> None:
-        """Give the model a price."""
+    def price(self, model: str = MODEL) -> None:
+        """Give a model a price."""
         usd = str(USD_PER_MILLION)
         done = self.site.running.run(
-            "prices", "set", MODEL, "--prompt", usd, "--completion", usd, "--from", "2020-01-01"
+            "prices", "set", model, "--prompt", usd, "--completion", usd, "--from", "2020-01-01"
         )
         assert done.returncode == 0, done.stderr
 
@@ -158,20 +169,20 @@ class Town:
         return found
 
 
-def beside(site: Site, folder: Path) -> Meter:
+def beside(site: Site, folder: Path, **settings: object) -> Meter:
     """Start a server with a data directory of its own on the same database."""
     shared = {
         "upstream_url": site.script.upstream.url,
         "upstream_api_key": CANARY_CREDENTIAL,
         "database_url": site.database_url,
     }
-    return Meter(folder, server.environment(folder, **(shared | site.settings)), [])
+    return Meter(folder, server.environment(folder, **(shared | site.settings | settings)), [])
 
 
 @contextlib.contextmanager
-def town(setting: Setting, url: str | None = None) -> Iterator[Town]:
+def town(setting: Setting, url: str | None = None, **settings: object) -> Iterator[Town]:
     """Open servers, one of them running; `url` is a database of the caller's."""
-    with opened(setting.database, url) as site:
+    with opened(setting.database, url, **settings) as site:
         site.start()
         made = Town(site, setting)
         try:
@@ -183,16 +194,31 @@ def town(setting: Setting, url: str | None = None) -> Iterator[Town]:
 async def ask(url: str, key: str, body: bytes = BODY) -> Got:
     """Send one request, and read its answer."""
     got = Got(MODEL)
-    reader, writer = await asyncio.open_connection(*_address(url))
+    reader, writer = await open_towards(url, key, body)
     try:
-        headers = [("Content-Type", "application/json")]
-        writer.write(wire.request("POST", "/v1/chat/completions", key=key, body=body, headers=headers))
         await traffic.read_all(reader, writer, got)
     except OSError as fault:
         got.fault = type(fault).__name__
     finally:
         writer.close()
     return got
+
+
+async def insist(url: str, key: str, body: bytes = BODY) -> Got:
+    """Ask until somebody could decide: where the machine stalls, the database may not be heard of in time."""
+    got = await ask(url, key, body)
+    for _ in range(TIMES_MAX):
+        if got.status == UNDECIDED:
+            got = await ask(url, key, body)
+    return got
+
+
+async def open_towards(url: str, key: str, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send one request, and leave the answer to the caller."""
+    reader, writer = await asyncio.open_connection(*_address(url))
+    headers = [("Content-Type", "application/json")]
+    writer.write(wire.request("POST", "/v1/chat/completions", key=key, body=body, headers=headers))
+    return reader, writer
 
 
 def _address(url: str) -> tuple[str, int]:
@@ -205,7 +231,7 @@ async def burst(found: Town, name: str, offered: int, gate: Gate) -> tuple[int, 
     urls = found.urls
     before = found.site.script.count
     asking = [
-        asyncio.create_task(ask(urls[number % len(urls)], found.keys[name])) for number in range(offered)
+        asyncio.create_task(insist(urls[number % len(urls)], found.keys[name])) for number in range(offered)
     ]
 
     def decided() -> bool:
@@ -232,6 +258,15 @@ def bursts(setting: Setting, offered: int = OFFERED) -> Iterator[Row]:
             yield _strict(found, measure, limit, offered)
         for measure, limit in limits.items():
             yield _standard(found, measure, limit, offered)
+
+
+def many(setting: Setting) -> Iterator[Row]:
+    """F68: 500 at once on one budget."""
+    with town(setting) as found:
+        measure = Measure.REQUESTS
+        found.key(measure, measure=measure, limit=ROOM)
+        found.open()
+        yield replace(_strict(found, measure, ROOM, 500), experiment="F68: 500 at once")
 
 
 def _strict(found: Town, measure: Measure, limit: int, offered: int) -> Row:
@@ -289,8 +324,17 @@ def _standard(found: Town, measure: Measure, limit: int, offered: int) -> Row:
         admitted=admitted,
         limit=limit,
         overshoot=overshoot,
+        falsely_refused=_room_left(events, limit, admitted, offered),
         faults=tuple(faults),
     )
+
+
+def _room_left(events: Sequence[UsageEvent], limit: int, admitted: int, offered: int) -> int:
+    """Return how many more had fitted beside what those under way had reserved."""
+    amounts: list[int] = [sum(part.amount for part in _reserved(event)) for event in events]
+    if admitted == offered or not amounts:
+        return 0
+    return max(0, limit - sum(amounts)) // max(amounts)
 
 
 def _reserved(event: UsageEvent) -> list[Any]:
@@ -357,6 +401,8 @@ def kills(setting: Setting, count: int) -> Iterator[Row]:
             admitted=len(found.events("killed")),
             limit=limit,
             overshoot=max(0, found.stands("killed")[0] - limit),
+            falsely_refused=int(got.status == 429),
+            kills=count,
             faults=tuple(faults),
         )
 
@@ -449,6 +495,7 @@ def outage(setting: Setting) -> Iterator[Row]:
             admitted=admitted,
             limit=ROOM,
             overshoot=max(0, found.stands("strict")[0] - ROOM),
+            falsely_refused=(statuses["strict"] + statuses["standard"]).count(429),
             faults=tuple(faults),
         )
 

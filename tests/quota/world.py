@@ -6,7 +6,7 @@ database answers, and how: well, not at all, or after its commit, with an answer
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -155,6 +155,7 @@ class Process:
 
     def leave(self, request: Request) -> None:
         """Take the client away while its request waits, or have it not begin after all."""
+        self.world.injected["cancels"] += 1
         request.task.cancel()
         if request.reservation is not None:
             self.treasury.cancel(request.reservation)
@@ -163,6 +164,7 @@ class Process:
     def ship(self, count: int, fate: str) -> None:
         """Deliver the oldest events of the journal, all in one turn."""
         events = self.journal[:count]
+        self.world.injected["unheard"] += fate != WELL
         if fate != REFUSED:
             ledger.append(self.world.database, events, self.world.now)
             self.turn += 1
@@ -178,6 +180,7 @@ class Process:
         """Have the database answer the oldest question."""
         operation = self.operations.popleft()
         self.unheard = self.unheard or fate != WELL
+        self.world.injected["unheard"] += fate != WELL
         if fate == REFUSED:
             operation.answer.set_exception(MeteringUnavailable("away"))
             return
@@ -254,6 +257,8 @@ class World:
         self.dead: list[Process] = []
         self.refused = self.admitted = 0
         self.faults: list[str] = []
+        self.injected: Counter[str] = Counter()
+        """What went wrong by intent, and how often."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._names = 0
         for each in known:
@@ -318,6 +323,7 @@ class World:
 
     def crash(self, process: Process) -> None:
         """End a process where it is; another takes its place."""
+        self.injected["crashes"] += 1
         if process.operations and self.random.random() < 0.5:
             # What it has asked last may still be done.
             process.answer(LOST)
