@@ -2,20 +2,30 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
+import pytest
 import uvloop
 
 from meter.proxy.transport import Transport
+from tests import fake_upstream
+from tests.fake_upstream import FakeUpstream
 
 OURS, STOCK = "httptools", "httpx"
 PATIENT = {"connect": 20.0, "read": 20.0, "write": 20.0, "pool": 20.0}
 
 T = TypeVar("T")
+
+
+@pytest.fixture(scope="module", name="upstream_server")
+def own_upstream() -> Iterator[FakeUpstream]:
+    """Run an upstream to which nobody else keeps connections."""
+    with fake_upstream.running() as running:
+        yield running
 
 
 def run(act: Coroutine[Any, Any, T]) -> T:

@@ -17,7 +17,7 @@ from meter.proxy.dialling import Address, first_connected
 from meter.proxy.transport import Transport
 from tests import fake_upstream, server
 from tests.fake_upstream import Cut, FakeUpstream, Gate, chunk, response, stream
-from tests.transports import OURS, STOCK, Got, ask, asking, opened, ours, run
+from tests.transports import OURS, STOCK, Got, ask, asking, opened, ours, own_upstream, run  # noqa: F401 (a fixture)
 
 HI = response(b"hi")
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

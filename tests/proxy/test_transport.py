@@ -19,7 +19,7 @@ from meter.proxy.incoming import BUFFERED_BYTES_MAX, CHUNK_BYTES_MAX
 from meter.proxy.transport import JOINED_BYTES_MAX
 from tests import server
 from tests.fake_upstream import Cut, FakeUpstream, Gate, Step, chunk
-from tests.transports import OURS, STOCK, Got, ask, asking, opened, ours, run
+from tests.transports import OURS, STOCK, Got, ask, asking, opened, ours, own_upstream, run  # noqa: F401 (a fixture)
 
 CRLF2 = b"\r\n\r\n"
 
