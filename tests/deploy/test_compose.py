@@ -57,7 +57,7 @@ def test_containers_may_do_little(name: str) -> None:
     assert name == "postgres" or service["cap_drop"] == ["ALL"]
 
 
-@pytest.mark.parametrize("name", SERVICES.keys() - ERRANDS - BUILT)
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - ERRANDS - BUILT))
 def test_services_say_how_they_are(name: str) -> None:
     """Each service has a health check; the image built here has its own."""
     assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
