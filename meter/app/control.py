@@ -175,9 +175,10 @@ def _reports(desk: Desk) -> Reports:
         ask=ask,
         answer=partial(reports.answer, database),
         refusals=partial(refusals, database),
-        report_csv=exports.report_csv,
+        report_csv=partial(exports.report_csv, database),
         compared_csv=exports.compared_csv,
         focus_csv=partial(exports.focus_csv, database),
+        refusals_csv=exports.refusals_csv,
     )
 
 

@@ -13,7 +13,6 @@ from rich.progress import Progress as ProgressBar
 from meter.app import exports
 from meter.app.actions import clock
 from meter.cli import opening, report_table
-from meter.core.cells import as_text, csv_line
 from meter.core.comparison import before, compare, compared_json
 from meter.core.refusals import refusals_json
 from meter.core.reports import BY, GROUPS, TOP, Asked, Question, as_json
@@ -69,10 +68,13 @@ def _check(by: str | None, shape: str, *, compare: bool, refused: bool) -> None:
 
 
 def _print_report(database: Database, asked: Question, shape: str) -> None:
-    found = reports.answer(database, asked)
     if shape == "csv":
-        _write(exports.report_csv(found))
-    elif shape == "json":
+        with _progress() as progress:
+            lines = exports.report_csv(database, asked, progress)
+        _write(lines)
+        return
+    found = reports.answer(database, asked)
+    if shape == "json":
         _print_json(as_json(found))
     else:
         report_table.print_report(found)
@@ -91,8 +93,7 @@ def _print_comparison(database: Database, asked: Question, shape: str) -> None:
 def _print_refusals(database: Database, asked: Question, shape: str) -> None:
     rows = refusals(database, asked)
     if shape == "csv":
-        lines = [(as_text(row.team), as_text(row.key), row.key_id, row.reason, row.count) for row in rows]
-        _write(map(csv_line, [("team", "key", "key_id", "reason", "count"), *lines]))
+        _write(exports.refusals_csv(rows))
     elif shape == "json":
         _print_json(refusals_json(rows))
     else:
@@ -110,7 +111,7 @@ def _progress() -> Iterator[exports.Progress]:
     """Show how far an export is, on a terminal only; the file itself may go elsewhere."""
     console = Console(stderr=True)
     with ProgressBar(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("reading the ledger", total=None)
+        task = bar.add_task("reading the books", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

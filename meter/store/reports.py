@@ -6,9 +6,12 @@ that cover it. Neither the number of events nor the length of a period changes h
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from itertools import islice, pairwise
+from math import inf
 from operator import add, sub
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
 from meter.core.period import Period, Unit
@@ -26,45 +29,95 @@ from meter.store.tables import ROLLUP, api_keys, teams
 from meter.store.top import Top, top
 
 ROWS_PER_FETCH = 5_000
+# A row takes some kilobytes while it is in memory, and anybody with a viewer's token may ask.
+ROWS_MAX = 50_000
 _COLUMNS = {"team": "team_id", "key": "key_id"}
 _HOUR = "hour"
+_DAYS_AT_ONCE = 7
 
 _Key = tuple[tuple[Period, ...], tuple[str, ...]]
 _Found = dict[_Key, list[int]]
+_Tops = dict[str, Top]
 
 
 def answer(database: Database, question: Question, *, as_started: bool = False) -> Report:
     """Answer a question from one consistent state of the database.
 
     `as_started` counts what belongs to a closed month in that month all the same; this takes the ledger,
-    and can group by `service_tier` too.
+    and can group by `service_tier` too. Raises `ValueError` where there are too many rows to hold at once.
     """
     with database.read_long() as connection:
-        if as_started or set(question.by) & set(LEDGER_GROUPS):
-            what = "Comparing a bill reads" if as_started else "Reports by user or tag read"
-            retention.require(connection, what, question.since)
-        asking = _Asking(connection, question, as_started=as_started)
+        _require_events(connection, question, as_started=as_started)
+        asking = _Asking(connection, question, as_started=as_started, rows_max=ROWS_MAX)
         found = asking.rows()
         rows = _named(connection, question, found)
     return Report(question, rows, as_sums(asking.total))
 
 
+class Part(NamedTuple):
+    """A part of the rows of a long answer."""
+
+    number: int
+    """From 1 on."""
+    parts: int
+    rows: list[Row]
+
+
+def parts(database: Database, question: Question) -> Iterator[Part]:
+    """Answer a question a while at a time, in the order of its rows, from one state of the database.
+
+    What is not grouped by time is one part: it has no more rows than there are keys, models, and users shown.
+    """
+    cuts = list(_cuts(question))
+    with database.read_long() as connection:
+        _require_events(connection, question, as_started=False)
+        tops = _Asking(connection, question, as_started=False).tops()
+        for number, (since, until) in enumerate(pairwise(cuts), 1):
+            asked = msgspec.structs.replace(question, since=since, until=until)
+            found = _Asking(connection, asked, as_started=False).rows(tops)
+            yield Part(number, len(cuts) - 1, _named(connection, question, found))
+
+
+def _require_events(connection: sa.Connection, question: Question, *, as_started: bool) -> None:
+    """Raise `BeforeHorizon` for a question that would read events that have left the ledger."""
+    if as_started or set(question.by) & set(LEDGER_GROUPS):
+        what = "Comparing a bill reads" if as_started else "Reports by user or tag read"
+        retention.require(connection, what, question.since)
+
+
+def _cuts(question: Question) -> Iterator[datetime]:
+    """Yield where parts begin, and the end; no row lies in two of them, as all end with its periods."""
+    times, _ = _kinds(question)
+    units: list[Unit] = ["day"] if _HOUR in times else times
+    at_once = _DAYS_AT_ONCE if units == ["day"] and _HOUR not in times else 1
+    found = stretches(question.since, question.until, units, question.tz)
+    yield from islice((stretch.start for stretch in found), 0, None, at_once)
+    yield question.until
+
+
 class _Asking:
     """One question under way, on one connection."""
 
-    def __init__(self, connection: sa.Connection, question: Question, *, as_started: bool) -> None:
+    def __init__(
+        self, connection: sa.Connection, question: Question, *, as_started: bool, rows_max: float = inf
+    ) -> None:
         self._connection = connection
         self._question = question
         self._as_started = as_started
         self._from_ledger = as_started or bool(set(question.by) & set(LEDGER_GROUPS))
         self._times, self._others = _kinds(question)
         self._found: _Found = {}
+        self._rows_max = rows_max
         self.total = [0] * (len(TALLIES) + len(AMOUNTS))
 
-    def rows(self) -> _Found:
+    def tops(self) -> _Tops:
+        """Find out which users and tags have rows of their own."""
+        return {group: self._top(group) for group in self._others if group in LEDGER_GROUPS}
+
+    def rows(self, tops: _Tops | None = None) -> _Found:
         """Return the sums of each row by its periods and the values of its other groups."""
         question = self._question
-        tops = {group: self._top(group) for group in self._others if group in LEDGER_GROUPS}
+        tops = self.tops() if tops is None else tops
         if _HOUR in self._times:
             for start, end in steady(question.since, question.until, question.tz):
                 self._add_hours(start, end, tops)
@@ -92,13 +145,13 @@ class _Asking:
                 for stretch, sign in cover.shares(span):
                     self._add(stretch.periods, [tuple(group)], sums, sign)
 
-    def _add_entries(self, stretch: Stretch, tops: dict[str, Top]) -> None:
+    def _add_entries(self, stretch: Stretch, tops: _Tops) -> None:
         """Add a stretch from the ledger."""
         lines = self._lines(stretch.start, stretch.end)
         for group, sums in self._select(lines, (), tops):
             self._add(stretch.periods, self._single_tags(group, tops), sums)
 
-    def _add_hours(self, start: datetime, end: datetime, tops: dict[str, Top]) -> None:
+    def _add_hours(self, start: datetime, end: datetime, tops: _Tops) -> None:
         """Add what lies between changes of the zone's offset, by the hour in which it does."""
         tz = self._question.tz
         offset = start.astimezone(tz).utcoffset() or timedelta(0)
@@ -112,7 +165,7 @@ class _Asking:
         self,
         lines: sa.FromClause,
         first: tuple[sa.ColumnElement[Any], ...],
-        tops: dict[str, Top],
+        tops: _Tops,
         cover: Cover | None = None,
     ) -> Iterator[tuple[tuple[Any, ...], list[int]]]:
         """Select sums by the columns that come first and by the question's groups, less by its times."""
@@ -125,13 +178,13 @@ class _Asking:
         for row in self._connection.execute(query, execution_options={"yield_per": ROWS_PER_FETCH}):
             yield tuple(row[:width]), read_summed(tuple(row[width:]))
 
-    def _single_tags(self, group: tuple[Any, ...], tops: dict[str, Top]) -> Iterable[tuple[Any, ...]]:
+    def _single_tags(self, group: tuple[Any, ...], tops: _Tops) -> Iterable[tuple[Any, ...]]:
         if "tag" not in tops:
             return (group,)
         at = self._others.index("tag")
         return ((*group[:at], tag, *group[at + 1 :]) for tag in tops["tag"].tags_of(group[at]))
 
-    def _column(self, lines: sa.FromClause, group: str, tops: dict[str, Top]) -> sa.ColumnElement[Any]:
+    def _column(self, lines: sa.FromClause, group: str, tops: _Tops) -> sa.ColumnElement[Any]:
         column = lines.c[_COLUMNS.get(group, group)]
         return tops["user"].column(column) if group == "user" else column
 
@@ -149,6 +202,11 @@ class _Asking:
         self.total = list(map(change, self.total, sums))
         for group in groups:
             before = self._found.get((periods, group))
+            if before is None and len(self._found) >= self._rows_max:
+                raise ValueError(
+                    f"the report has more than {self._rows_max:,} rows: ask for a shorter time or fewer "
+                    "groups, or for CSV, which may have any number"
+                )
             if before is None and sign > 0:
                 self._found[periods, group] = sums
             else:

@@ -25,9 +25,10 @@ class Reports:
     ask: Callable[[Scope, Asked], Question]
     answer: Callable[[Question], Report]
     refusals: Callable[[Question], list[RefusalRow]]
-    report_csv: Callable[[Report], Iterator[str]]
+    report_csv: Callable[[Question], Iterator[str]]
     compared_csv: Callable[[Compared], Iterator[str]]
     focus_csv: Callable[[Question], Iterator[str]]
+    refusals_csv: Callable[[list[RefusalRow]], Iterator[str]]
 
 
 class ReportController(Controller):
@@ -86,17 +87,20 @@ class ReportController(Controller):
         tz: FromQuery[str] = "UTC",
         team: FromQuery[str | None] = None,
         key: FromQuery[str | None] = None,
+        format: FromQuery[Literal["json", "csv"]] = "json",  # noqa: A002 (the parameter's name)
     ) -> Response[Any]:
         """Return how often meter refused requests of each key by itself, and why; by whole hours in UTC."""
         asked = Asked(since=since, until=until, tz=tz, team=team, key=key)
-        return Response(refusals_json(reports.refusals(reports.ask(asker.scope, asked))))
+        found = reports.refusals(reports.ask(asker.scope, asked))
+        if format == "csv":
+            return Stream(reports.refusals_csv(found), media_type=CSV)
+        return Response(refusals_json(found))
 
 
 def _single(reports: Reports, question: Question, shape: str) -> Response[Any]:
-    found = reports.answer(question)
     if shape == "csv":
-        return Stream(reports.report_csv(found), media_type=CSV)
-    return Response(as_json(found))
+        return Stream(reports.report_csv(question), media_type=CSV)
+    return Response(as_json(reports.answer(question)))
 
 
 def _compared(reports: Reports, question: Question, shape: str) -> Response[Any]:

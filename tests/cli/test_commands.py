@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
@@ -476,6 +479,81 @@ def test_commands_work_beside_a_running_server(running: Meter) -> None:
     assert created.returncode == 0, created.stderr
     assert "beside" in names
     assert "first" in listed.stdout
+
+
+def chat(running: Meter, key: str, model: str) -> int:
+    """Ask for a completion; returns the status."""
+    answer = httpx.post(
+        f"{running.url}/chat/completions",
+        json={"model": model, "messages": []},
+        headers={"authorization": f"Bearer {key}"},
+        timeout=server.WAIT_SECONDS_MAX,
+        trust_env=False,
+    )
+    return answer.status_code
+
+
+def test_the_command_line_and_the_api_say_the_same(running: Meter) -> None:
+    """One question has one answer: as JSON, CSV and FOCUS, printed and over HTTP."""
+    key = running.new_key(name="=books")
+    assert chat(running, key, "openai/gpt-4.1") == 200
+    running.event(key)
+    since, until = (f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%d}" for days in (-2, 2))
+
+    for shape, by in (("json", {"by": "team,key,model"}), ("csv", {"by": "day,key"}), ("focus", {})):
+        asked = {"since": since, "until": until, "format": shape} | by
+        options = [part for name, value in asked.items() for part in (f"--{name}", value)]
+        printed = succeed(running.data_dir, "report", *options)
+        with running.control as control:
+            answered = control.get("/api/v1/reports", params=asked).text
+        assert "=books" in answered
+        if shape == "json":
+            assert json.loads(printed) == json.loads(answered)
+        else:
+            assert printed.splitlines() == answered.splitlines()
+
+
+def test_what_the_proxy_refuses_is_reported(running: Meter) -> None:
+    """A request that meter refuses itself is no event, and is counted by key and reason."""
+    key = running.new_key(name="refused")
+    succeed(running.data_dir, "keys", "set", "refused", "--models", "openai/gpt-4.1")
+
+    statuses = [chat(running, key, "anthropic/claude-sonnet-4") for _ in range(2)]
+
+    def counted() -> list[dict[str, Any]]:
+        with running.control as control:
+            rows = control.get("/api/v1/reports/refusals").json()["rows"]
+        return [row for row in rows if row["key"] == "refused" and row["count"] == 2]
+
+    assert statuses == [403, 403]
+    (row,) = server.until(counted, "the refusals")
+    assert row["reason"] == "model_not_allowed"
+    printed = succeed(running.data_dir, "report", "--refusals", "--format", "csv")
+    found = [each for each in csv.DictReader(io.StringIO(printed)) if each["key"] == "refused"]
+    assert found == [{name: str(value) for name, value in row.items()}]
+    assert running.events(key, 0) == []
+
+
+def test_how_far_an_export_is_shows_on_terminals_only(books: Path) -> None:
+    """A bar on the error output of a terminal, and nothing elsewhere; the export is the same."""
+    arguments = ("report", "--format", "focus", *OCTOBER)
+    quiet = invoke(books, *arguments)
+    shown, terminal = pty.openpty()
+
+    done = subprocess.run(
+        [sys.executable, "-m", "meter", *arguments],
+        env=server.environment(books) | {"TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        timeout=60,
+        check=True,
+    )
+
+    os.close(terminal)
+    assert b"reading the books" in os.read(shown, 65_536)
+    os.close(shown)
+    assert quiet.stderr == ""
+    assert done.stdout.decode().splitlines() == quiet.stdout.splitlines()
 
 
 def test_the_first_start_shows_its_secrets_once(tmp_path: Path) -> None:

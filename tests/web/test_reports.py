@@ -18,7 +18,7 @@ from litestar.testing import TestClient
 
 from meter.app import actions, exports
 from meter.cli import report_table
-from meter.core import focus
+from meter.core import cells, focus
 from meter.core.access import Role, Scope
 from meter.core.audit import Signature
 from meter.core.events import Outcome, UsageEvent, UsageSource, uuid7
@@ -53,6 +53,10 @@ QUESTIONS = [
     ("upstream,week", {"since": "2026-09-01", "team": "search"}),
     ("user", {"since": "2026-09-01", "model": "m*1"}),
     ("key", {"since": "2026-11-01", "upstream": "u2", "key": "ci"}),
+    ("tag,week", {"since": "2026-10-01", "until": "2026-11-10"}),
+    ("hour,model", {"since": "2026-10-20", "until": "2026-10-28", "tz": "Europe/Berlin"}),
+    ("day,user", {"since": "2026-09-27", "until": "2026-10-05", "tz": "Asia/Kolkata", "team": "search"}),
+    ("month", {"since": "2026-09-01", "tz": "America/St_Johns"}),
 ]
 
 
@@ -136,6 +140,7 @@ def event(random: Random, keys: list[tuple[str, str]], book: dict[str, Price]) -
         prompt_tokens=prompt,
         completion_tokens=completion,
         cached_tokens=random.choice([0, prompt // 3]),
+        cache_write_tokens=random.choice([0, prompt // 5]),
         reasoning_tokens=completion // 2,
         end_user=random.choice([None, "ann", "bob"]),
         tags=random.choice([(), ("a",), ("a", "b")]),
@@ -156,6 +161,7 @@ def correction(random: Random, of: UsageEvent) -> UsageEvent:
         prompt_tokens=0,
         completion_tokens=0,
         cached_tokens=0,
+        cache_write_tokens=0,
         reasoning_tokens=0,
         upstream_cost=None,
         cost=random.randrange(-(10**9), 10**9),
@@ -194,13 +200,24 @@ def test_every_face_gives_the_same_total(
     expected = totals([as_json(found)["total"]], COUNTS, "cost_usd")
     assert expected[0] > 0
 
-    assert totals(as_json(found)["rows"], COUNTS, "cost_usd") == expected
-    assert totals(table("".join(exports.report_csv(found))), COUNTS, "cost_usd") == expected
     document = over_http(site, by=by, **asked)
     assert document == as_json(found)
-    assert totals(table(over_http(site, by=by, format="csv", **asked)), COUNTS, "cost_usd") == expected
-    exported = over_http(site, format="focus", **asked)
-    assert totals(table(exported), OF_FOCUS, "ListCost") == expected
+    written = over_http(site, by=by, format="csv", **asked)
+    assert written == "".join(exports.report_csv(site.database, found.question))
+    # The same rows in the same order, to the last digit.
+    assert table(written) == [
+        {
+            name: "" if value is None else cells.as_text(value) if name in found.question.by else str(value)
+            for name, value in row.items()
+        }
+        for row in document["rows"]
+    ]
+    if "tag" not in by:
+        # An event stands in the row of each of its tags.
+        assert totals(document["rows"], COUNTS, "cost_usd") == expected
+    if "tz" not in asked:
+        exported = over_http(site, format="focus", **asked)
+        assert totals(table(exported), OF_FOCUS, "ListCost") == expected
     report_table.print_report(found)
     shown = capsys.readouterr().out
     assert as_json(found)["total"]["cost_usd"] in shown
@@ -219,7 +236,14 @@ def test_a_focus_row_costs_its_price_times_its_quantity(site: Site) -> None:
         else:
             assert not any(row[name] for name in PRICED_ONLY)
     meters = {row["SkuMeter"] for row in rows}
-    assert meters == {"", "Input Tokens", "Cached Input Tokens", "Output Tokens", "Requests"}
+    assert meters == {
+        "",
+        "Input Tokens",
+        "Cached Input Tokens",
+        "Cache Write Tokens",
+        "Output Tokens",
+        "Requests",
+    }
     assert {row["x_CostSource"] for row in rows} == {"price_book", "unpriced", "correction"}
     assert any(">1000" in row["SkuPriceDetails"] for row in rows)
     prices_at = {(row["SkuPriceId"], row["ListUnitPrice"]) for row in rows}
@@ -331,6 +355,11 @@ def test_refusals_are_counted_by_key_and_reason(site: Site) -> None:
         (mine, "rate_limit_exceeded", 4),
     ]
     assert everything["total"] == {"count": 14}
+    written = table(over_http(site, "/refusals", since="2026-10-01", until="2026-10-02", format="csv"))
+    assert written == [
+        {name: cells.as_text(str(value)) for name, value in row.items()} for row in everything["rows"]
+    ]
+    assert {row["team"] for row in written} == {"search", "'=other[/b]"}
     assert [row["key_id"] for row in own["rows"]] == [mine]
     scoped = question(database, Asked(since="2026-10-01"), NOW, scope=Scope("nobody"))
     assert refusals.refusals(database, scoped) == []
