@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: secrets rolling bench-ledger help install install-dev run demo test screenshots cases stock fuzz money dashboards series faults quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
+.PHONY: secrets rolling bench-ledger help install install-dev run demo test test-long screenshots cases stock fuzz money dashboards series faults quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,8 +26,11 @@ run: install ## Start meter on an embedded SQLite database
 demo: install ## Show everything with made-up data; nothing is left behind
 	$(BIN)/meter demo
 
-test: install-dev ## Run every test that needs no server of its own
-	$(BIN)/pytest -n $(TESTS_AT_ONCE) --dist worksteal -q
+test: install-dev ## Run the tests, but for those that take long
+	$(BIN)/pytest -n $(TESTS_AT_ONCE) --dist worksteal -q -m "not long"
+
+test-long: install-dev ## Run those: faults, workers, upgrades, nginx, Prometheus, hang-ups at every byte
+	$(BIN)/pytest -n $(TESTS_AT_ONCE) --dist worksteal -q -m long
 
 screenshots: install-dev ## Take the pictures in docs/ anew, with Chromium
 	METER_TEST_SCREENSHOTS=docs/images $(BIN)/pytest -q tests/web/test_browser.py

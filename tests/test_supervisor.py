@@ -26,6 +26,7 @@ from tests import fake_upstream, server, services
 from tests.fake_upstream import FakeUpstream
 from tests.server import Meter
 
+pytestmark = pytest.mark.long
 PATIENCE_SECONDS = 1.0
 WORKERS = 4
 PEPPER = "a-pepper-for-tests-that-is-long-enough"

@@ -20,6 +20,7 @@ from tests.deploy.load import USAGE, answer, under_load
 from tests.fake_upstream import FakeUpstream
 from tests.server import Meter
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parent.parent
 PEPPER = "p" * 32
 

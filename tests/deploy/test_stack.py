@@ -19,6 +19,7 @@ from tests.fake_upstream import DONE, FakeUpstream, Gate, event
 from tests.fake_upstream import stream as sse
 
 # How often all servers are replaced.
+pytestmark = pytest.mark.long
 ROUNDS = int(os.environ.get("METER_TEST_ROLLING_ROUNDS", "1"))
 
 

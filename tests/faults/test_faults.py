@@ -6,8 +6,15 @@ from tests.faults.case import Experiment
 from tests.faults.experiments import EXPERIMENTS, experiment, runs_of
 from tests.faults.site import POSTGRESQL, SQLITE
 
+# These are run by `make test`, the others by `make test-long`.
+ALWAYS = {("F01", SQLITE), ("F03", SQLITE), ("F21", SQLITE), ("F26", POSTGRESQL)}
 SHORT = [
-    pytest.param(each, database, id=f"{each.name}-{database}")
+    pytest.param(
+        each,
+        database,
+        id=f"{each.name}-{database}",
+        marks=() if (each.name, database) in ALWAYS else pytest.mark.long,
+    )
     for each in EXPERIMENTS
     for database in each.short_databases
     if each.short_runs and database in each.databases

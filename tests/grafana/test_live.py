@@ -30,6 +30,7 @@ from tests.fake_upstream import FakeUpstream, Received, Step
 from tests.server import Meter
 from tests.store.conftest import random_event
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parent.parent.parent
 RULES = (ROOT / "grafana" / "prometheus" / "meter.rules.yml").read_text(encoding="utf-8")
 PEPPER = "a-pepper-for-tests-that-is-long-enough"

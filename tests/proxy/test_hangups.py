@@ -82,6 +82,7 @@ def running(folder: Path, upstream: FakeUpstream, grace: float) -> AbstractConte
     return server.running(folder / "data", upstream_url=upstream.url, hangup_grace_seconds=grace)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("grace", [0, 5])
 def test_a_client_that_hangs_up_and_an_upstream_that_stalls(
     grace: float, upstream: FakeUpstream, tmp_path: Path
@@ -107,6 +108,7 @@ def test_a_client_that_hangs_up_and_an_upstream_that_stalls(
     never.open()
 
 
+@pytest.mark.long
 def test_a_client_that_hangs_up_and_an_upstream_that_goes_on(upstream: FakeUpstream, tmp_path: Path) -> None:
     """With grace enough, the usage at the end of the stream is read for the client that has left."""
     gates = {offset: Gate() for offset in OFFSETS}

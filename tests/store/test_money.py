@@ -11,6 +11,7 @@ from fractions import Fraction
 from random import Random
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from meter.core.events import UsageEvent
@@ -88,6 +89,7 @@ def test_calls_through_the_ledger(sqlite_database: Database, postgres_database: 
         assert printed(sqlite_database, *by) == printed(postgres_database, *by)
 
 
+@pytest.mark.long
 def test_calls_without_number(sqlite_database: Database, postgres_database: Database) -> None:
     """Many more calls, copied in SQL, sum to the exact fraction, and both databases print the same digits."""
     times = CALLS // len(PUBLISHED)

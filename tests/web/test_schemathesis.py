@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import server
 from tests.server import Meter
 
+pytestmark = pytest.mark.long
 SECONDS_MAX = 600
 # What a schema cannot say (a time to come, printable names, no models at all) is refused with 400; and what
 # is revoked is no longer good for anything, but does not cease to be listed.
