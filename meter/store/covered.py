@@ -33,7 +33,7 @@ _Shared = Mapping[_Bounds, list[Share]]
 class Cover(NamedTuple):
     """Spans of one table, and what each of them counts for."""
 
-    lines: sa.Table
+    lines: sa.FromClause
     source: sa.FromClause
     where: sa.ColumnElement[bool]
     """Which lines are within the spans."""
@@ -43,7 +43,7 @@ class Cover(NamedTuple):
     """What a span counts for. What is added to one day at its border is often taken from its neighbour."""
 
 
-def covers(stretches: Iterable[Stretch]) -> Iterator[Cover]:
+def covers(dialect: sa.Dialect, stretches: Iterable[Stretch]) -> Iterator[Cover]:
     """Cover stretches of time with spans of the rollup, each of which is read once."""
     shared: dict[Grain, dict[_Bounds, list[Share]]] = {grain: {} for grain in GRAINS}
     for stretch in stretches:
@@ -54,7 +54,7 @@ def covers(stretches: Iterable[Stretch]) -> Iterator[Cover]:
             yield _run(ROLLUP[grain], found)
         else:
             for some in _portions(found):
-                yield _joined(ROLLUP[grain], some)
+                yield _joined(dialect, ROLLUP[grain], some)
 
 
 def _is_run(grain: Grain, found: _Shared) -> bool:
@@ -78,8 +78,8 @@ def _portions(found: _Shared) -> Iterator[_Shared]:
         yield some
 
 
-def _joined(table: sa.Table, found: _Shared) -> Cover:
-    """Join the lines within spans to their numbers; databases find them by the primary key."""
+def _joined(dialect: sa.Dialect, table: sa.Table, found: _Shared) -> Cover:
+    """Join the lines within spans to their numbers; they are found by the primary key."""
     numbered: list[tuple[Any, ...]] = [(number, start, end) for number, (start, end) in enumerate(found)]
     values = sa.values(
         sa.column("number", sa.Integer),
@@ -89,6 +89,12 @@ def _joined(table: sa.Table, found: _Shared) -> Cover:
     )
     # As a common table expression, because SQLite names the columns of VALUES in no other way.
     covered = values.data(numbered).cte("spans")
-    within = (table.c.bucket >= covered.c.start) & (table.c.bucket < covered.c.end)
+    within: sa.ColumnElement[bool] = (table.c.bucket >= covered.c.start) & (table.c.bucket < covered.c.end)
+    lines: sa.FromClause = table
+    if dialect.name == "postgresql":
+        # It does not look at the bounds, and would read the whole table, unless it has to look for each span
+        # by itself, which OFFSET makes it do.
+        lines = sa.select(table).where(within).offset(sa.literal_column("0")).lateral("lines")
+        within = sa.true()
     shares = list(found.values())
-    return Cover(table, covered.join(table, within), sa.true(), covered.c.number, shares.__getitem__)
+    return Cover(lines, covered.join(lines, within), sa.true(), covered.c.number, shares.__getitem__)

@@ -140,7 +140,7 @@ class _Asking:
 
     def _add_covers(self, found: Iterable[Stretch]) -> None:
         """Add stretches from the rollup, by the spans that cover them."""
-        for cover in covers(found):
+        for cover in covers(self._connection.dialect, found):
             for (span, *group), sums in self._select(cover.lines, (cover.span,), {}, cover):
                 for stretch, sign in cover.shares(span):
                     self._add(stretch.periods, [tuple(group)], sums, sign)
