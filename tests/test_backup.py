@@ -25,6 +25,8 @@ from meter.store.partitions import make_partitions
 from tests import server, services
 from tests.store.conftest import closing_database, random_event
 
+pytestmark = pytest.mark.long
+
 GUIDE = (Path(__file__).parent.parent / "docs" / "operations.md").read_text(encoding="utf-8")
 BATCHES_MIN = 5
 WAIT_SECONDS_MAX = 60.0

@@ -26,6 +26,8 @@ from meter.store.tables import metadata
 from tests import services
 from tests.patience import within
 
+pytestmark = pytest.mark.long
+
 NOW = datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC)
 SERVERS = 3
 WAIT_SECONDS_MAX = 30.0

@@ -7,7 +7,7 @@ from tests.faults.experiments import EXPERIMENTS, experiment, runs_of
 from tests.faults.site import POSTGRESQL, SQLITE
 
 # These are run by `make test`, the others by `make test-long`.
-ALWAYS = {("F01", SQLITE), ("F03", SQLITE), ("F21", SQLITE), ("F26", POSTGRESQL)}
+ALWAYS = {("F01", SQLITE), ("F03", SQLITE)}
 SHORT = [
     pytest.param(
         each,

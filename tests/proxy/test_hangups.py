@@ -132,6 +132,7 @@ def test_a_client_that_hangs_up_and_an_upstream_that_goes_on(upstream: FakeUpstr
         assert (charged.prompt_tokens, charged.completion_tokens) == (9, 45)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reset", [False, True])
 def test_an_upstream_that_cuts(reset: bool, upstream: FakeUpstream, meter: Meter, key: str) -> None:
     """A cut reaches the client as a cut after the same bytes, and what was emitted is charged."""

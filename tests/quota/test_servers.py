@@ -7,6 +7,8 @@ import pytest
 from tests.faults.site import SQLITE
 from tests.quota.servers import Row, Setting, bursts, kills, oversized
 
+pytestmark = pytest.mark.long
+
 ALONE = Setting(database=SQLITE)
 
 

@@ -17,6 +17,8 @@ from tests.patience import within
 from tests.services import Cluster
 from tests.store.conftest import NOW, closing_database, make_event, new_event_id
 
+pytestmark = pytest.mark.long
+
 NOTICED_SECONDS_MAX = 10.0
 WAIT_SECONDS_MAX = 60.0
 RANDOM = Random(1)
