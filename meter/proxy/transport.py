@@ -1,4 +1,4 @@
-"""httpx's transport to upstreams on httptools and asyncio: HTTP/1.1, for a fifteenth of the stock one's CPU.
+"""httpx's transport to upstreams on httptools and asyncio: HTTP/1.1, for far less CPU than the stock one.
 
 It raises httpx's exceptions where the stock one does, so that either can stand behind `Upstream`. It retries
 nothing of which a byte was sent: a kept connection is looked at before it is used, and where it is not quiet

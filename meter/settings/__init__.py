@@ -203,7 +203,7 @@ SETTINGS: tuple[Setting, ...] = (
         "upstream_transport",
         as_transport,
         "httptools",
-        "What carries requests to upstreams: `httptools`, or `httpx` at fifteen times its CPU.",
+        "What carries requests to upstreams: `httptools`, or `httpx`, which takes far more CPU.",
     ),
     Setting(
         "shutdown_delay_seconds",
