@@ -103,8 +103,9 @@ def _events(keys: dict[str, Key], now: datetime, book: PriceBook) -> Iterator[Us
             much = calls * (0.25 if day.weekday() > 4 else random.uniform(0.7, 1.4))
             for _ in range(round(much)):
                 at = day + timedelta(seconds=random.randrange(6 * 3600, 21 * 3600))
+                # Made in any case, so that what was before is the same at each hour of a day.
+                event = _event(keys[name], model, at, random, (prompt, completion))
                 if at < now:
-                    event = _event(keys[name], model, at, random, (prompt, completion))
                     yield rate(event, book)
 
 

@@ -427,7 +427,10 @@ def test_the_pages_totals_are_the_apis(site: Site, query: str, asked: dict[str, 
 
 
 def test_the_charts_numbers_are_the_apis(site: Site) -> None:
-    """The table below the chart has each day and team as the API has it, and zeros where that has nothing."""
+    """The table below the chart has each day and team as the API has it, and zeros where that has nothing.
+
+    What has no price says so in either.
+    """
     since = (NOW - timedelta(days=29)).date().isoformat()
     rows = site.report(by="day,team", since=since)["rows"]
     text = site.get(DAYS).text
@@ -435,9 +438,12 @@ def test_the_charts_numbers_are_the_apis(site: Site) -> None:
     table = table[: table.index("</table>")]
     heads = re.findall(r'<th scope="col" class="number">([^<]*)</th>', table)
 
-    shown: dict[tuple[str, str], str] = {}
+    shown: dict[tuple[str, str], str | None] = {}
     for day, cells in re.findall(r'<tr><th scope="row">([^<]*)</th>(.*?)</tr>', table, re.DOTALL):
-        values = re.findall(r'value="([^"]*)"', cells)
+        written = re.findall(
+            r'<td class="number">(?:<span class="(unpriced)">|<data class="usd" value="([^"]*)">)', cells
+        )
+        values = [None if unpriced else value for unpriced, value in written]
         shown |= {
             (day, name): value for name, value in zip(heads, values, strict=True) if value != "0.000000"
         }
