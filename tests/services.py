@@ -9,6 +9,7 @@ names it (`postgres`, `redis`, `chromium`, `prometheus`): then it fails.
 import functools
 import os
 import pwd
+import random
 import secrets
 import shutil
 import signal
@@ -31,6 +32,8 @@ ANSWER_SECONDS_MAX = 20
 PROCESS_SECONDS_MAX = 60
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 POSTGRES_PROGRAMS = "/usr/lib/postgresql"
+# Below those that Linux gives to whoever connects, or listens at port 0.
+PORTS = range(20_000, 32_000)
 
 
 def postgres_url() -> str:
@@ -111,7 +114,7 @@ class Cluster:
         """What its processes find in their environment."""
         self._data = folder / "data"
         self._user = "postgres" if os.geteuid() == 0 else None
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         if self._user:
             owner = pwd.getpwnam(self._user)
@@ -173,7 +176,7 @@ def prometheus_program(name: str) -> str:
 @contextmanager
 def prometheus_server(config: Path, data: Path) -> Iterator[str]:
     """Run a Prometheus of one's own on a free port; yields its URL, or skips where there is none."""
-    program, port = prometheus_program("prometheus"), _free_port()
+    program, port = prometheus_program("prometheus"), free_port()
     arguments = [
         f"--config.file={config}",
         f"--storage.tsdb.path={data}",
@@ -209,7 +212,7 @@ class RedisServer:
         self._program = program
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
@@ -306,7 +309,12 @@ def _without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def free_port() -> int:
+    """Return a port that nobody listens at, on any address, and that the kernel gives to nobody by itself.
+
+    It may be opened later, or again and again: one of the kernel's choice would be somebody else's by then.
+    """
+    for port in random.sample(PORTS, len(PORTS)):
+        with suppress(OSError), closing(socket.create_server(("", port))):
+            return port
+    raise OSError("there is no free port")

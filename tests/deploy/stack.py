@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,7 @@ def running(folder: Path, upstream_url: str, **settings: object) -> Iterator[Sta
     folder.chmod(0o755)
     with ExitStack() as stack:
         database_url = stack.enter_context(services.fresh_database())
-        ports = [_free_port() for _ in range(4)]
+        ports = [services.free_port() for _ in range(4)]
         conf = _nginx_folder(folder, ports)
         found = Stack(folder, database_url, ports[2], ports[3], f"{nginx} -c {conf} -s reload")
         _make_secrets(found)
@@ -111,7 +111,7 @@ def running(folder: Path, upstream_url: str, **settings: object) -> Iterator[Sta
             subprocess.run(
                 [sys.executable, "-m", "tests.deploy.replace", folder, address], cwd=ROOT, check=True
             )
-        stack.enter_context(_nginx(nginx, conf, ports[2]))
+        stack.enter_context(_nginx(nginx, conf, ports[2:]))
         yield found
 
 
@@ -164,13 +164,14 @@ def _nginx_folder(folder: Path, ports: list[int]) -> Path:
 
 
 @contextmanager
-def _nginx(program: str, conf: Path, port: int) -> Iterator[None]:
+def _nginx(program: str, conf: Path, ports: Sequence[int]) -> Iterator[None]:
     command = compose.load()["services"]["nginx"]["command"]
     assert command[1:3] == ["-c", "/etc/nginx/meter/nginx.conf"]
     with (conf.parent / "log").open("ab") as log:
         process = subprocess.Popen([program, "-c", conf, *command[3:]], stderr=log)
     try:
-        server.until(lambda: _answers(port), "nginx to listen")
+        server.until(lambda: all(map(_answers, ports)), "nginx to listen")
+        assert process.poll() is None, (conf.parent / "log").read_text()
         yield
     finally:
         process.terminate()
@@ -180,10 +181,3 @@ def _nginx(program: str, conf: Path, port: int) -> Iterator[None]:
 def _answers(port: int) -> bool:
     with closing(socket.socket()) as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    # Free on all addresses, since the servers have others than the test.
-    with closing(socket.create_server(("", 0))) as listener:
-        port: int = listener.getsockname()[1]
-        return port
