@@ -35,6 +35,8 @@ from tests.web.conftest import OWNER_TOKEN, Office, open_office
 NOW = datetime(2026, 11, 23, 12, 34, 56, tzinfo=UTC)
 SEPTEMBER = datetime(2026, 9, 1, tzinfo=UTC)
 ABOVE = 1_000
+# Of all that is in the ledger, whatever the day of the test.
+ALL = {"since": "2026-09-01", "until": "2026-12-01"}
 COUNTS = ("requests", "prompt_tokens", "completion_tokens", "unpriced_requests")
 OF_FOCUS = ("x_RequestCount", "x_PromptTokens", "x_CompletionTokens", "x_UnpricedRequestCount")
 NULLABLE = {"ChargeClass", "PricingQuantity", "PricingUnit"}
@@ -47,11 +49,11 @@ PRICED_ONLY = (
     "SkuMeter",
 )
 QUESTIONS = [
-    ("team,key,model", {}),
+    ("team,key,model", {"since": "2026-11-01", "until": "2026-12-01"}),
     ("", {"since": "2026-09-01", "until": "2026-11-01"}),
     ("day", {"since": "2026-10-13", "until": "2026-11-20"}),
     ("upstream,week", {"since": "2026-09-01", "team": "search"}),
-    ("user", {"since": "2026-09-01", "model": "m*1"}),
+    ("user", ALL | {"model": "m*1"}),
     ("key", {"since": "2026-11-01", "upstream": "u2", "key": "ci"}),
     ("tag,week", {"since": "2026-10-01", "until": "2026-11-10"}),
     ("hour,model", {"since": "2026-10-20", "until": "2026-10-28", "tz": "Europe/Berlin"}),
@@ -278,12 +280,12 @@ def test_no_name_is_a_formula_and_numbers_are_numbers(site: Site) -> None:
 def test_a_teams_viewer_gets_its_own_team(site: Site) -> None:
     """Whatever is asked for, and in every format, a team's viewer sees what its team has spent."""
     token = site.office.token(Role.VIEWER, "search")
-    expected = over_http(site, since="2026-09-01", team="search", by="key")
+    expected = over_http(site, team="search", by="key", **ALL)
 
-    assert over_http(site, token=token, since="2026-09-01", by="key") == expected
-    exported = table(over_http(site, token=token, since="2026-09-01", format="focus"))
+    assert over_http(site, token=token, by="key", **ALL) == expected
+    exported = table(over_http(site, token=token, format="focus", **ALL))
     assert {row["SubAccountName"] for row in exported} == {"search"}
-    by_user = over_http(site, token=token, since="2026-09-01", by="user")
+    by_user = over_http(site, token=token, by="user", **ALL)
     assert by_user["total"] == expected["total"]
     assert site.get("", token, team="=other[/b]").status_code == 404
 
@@ -328,9 +330,9 @@ def test_a_comparison_is_two_reports(site: Site) -> None:
 
 def test_users_beyond_the_largest_are_others(site: Site) -> None:
     """Users and tags that are not among the largest stand in one row together; nothing is lost."""
-    whole = over_http(site, by="user", since="2026-09-01")
+    whole = over_http(site, by="user", **ALL)
 
-    cut = over_http(site, by="user", since="2026-09-01", top="1")
+    cut = over_http(site, by="user", top="1", **ALL)
 
     largest = next(row["user"] for row in whole["rows"] if row["user"])
     assert {row["user"] for row in cut["rows"]} == {"", largest, "(other)"}
