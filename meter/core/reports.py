@@ -12,7 +12,7 @@ import msgspec
 
 from meter.core.money import Picodollars, format_usd
 from meter.core.period import Unit, bucket, month_start, parse_instant, zone
-from meter.core.rollup import Sums
+from meter.core.rollup import COUNTS, Sums
 
 TIME_GROUPS: tuple[Unit, ...] = ("hour", "day", "week", "month")
 # These are in the rollup; the others need the ledger itself.
@@ -45,6 +45,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """How many end users, and tags, have rows of their own."""
     to_date: bool = False
     """Whether it ends now, and not at a bound that somebody gave."""
+    sums: tuple[str, ...] = COUNTS
+    """Which sums are asked for; in the answer the others are 0."""
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -106,6 +106,8 @@ _counts = attrgetter(*COUNTS)
 # Picodollars, and plain numbers.
 AMOUNTS = tuple(name for name in COUNTS if "cost" in name)
 TALLIES = tuple(name for name in COUNTS if name not in AMOUNTS)
+# What says how large something is, and whether it has a price. To sum these alone takes a third of the time.
+SIZES = ("requests", "prompt_tokens", "completion_tokens", "unpriced_requests", "cost")
 
 
 def fold(events: Iterable[UsageEvent]) -> dict[LineKey, Sums]:

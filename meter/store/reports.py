@@ -16,7 +16,6 @@ import sqlalchemy as sa
 
 from meter.core.period import Period, Unit
 from meter.core.reports import LEDGER_GROUPS, TIME_GROUPS, Question, Report, Row
-from meter.core.rollup import AMOUNTS, TALLIES
 from meter.core.stretches import Stretch, periods_at, steady, stretches
 from meter.store import retention
 from meter.store.covered import Cover, covers
@@ -24,7 +23,7 @@ from meter.store.database import Database
 from meter.store.hours import hour_column, read_hour
 from meter.store.ledger_lines import ledger_lines
 from meter.store.patterns import like
-from meter.store.rollup import as_sums, read_summed, summed
+from meter.store.rollup import as_sums, in_order, read_summed, summed
 from meter.store.tables import ROLLUP, api_keys, teams
 from meter.store.top import Top, top
 
@@ -51,7 +50,7 @@ def answer(database: Database, question: Question, *, as_started: bool = False) 
         asking = _Asking(connection, question, as_started=as_started, rows_max=ROWS_MAX)
         found = asking.rows()
         rows = _named(connection, question, found)
-    return Report(question, rows, as_sums(asking.total))
+    return Report(question, rows, as_sums(asking.total, question.sums))
 
 
 class Part(NamedTuple):
@@ -108,7 +107,8 @@ class _Asking:
         self._times, self._others = _kinds(question)
         self._found: _Found = {}
         self._rows_max = rows_max
-        self.total = [0] * (len(TALLIES) + len(AMOUNTS))
+        self._tallies = len(in_order(question.sums)[0])
+        self.total = [0] * len(question.sums)
 
     def tops(self) -> _Tops:
         """Find out which users and tags have rows of their own."""
@@ -170,13 +170,13 @@ class _Asking:
     ) -> Iterator[tuple[tuple[Any, ...], list[int]]]:
         """Select sums by the columns that come first and by the question's groups, less by its times."""
         columns = [*first, *(self._column(lines, group, tops) for group in self._others)]
-        query = sa.select(*columns, *summed(lines)).group_by(*columns)
+        query = sa.select(*columns, *summed(lines, self._question.sums)).group_by(*columns)
         query = query.where(filters(self._connection, lines, self._question))
         if cover is not None:
             query = query.select_from(cover.source).where(cover.where)
         width = len(columns)
         for row in self._connection.execute(query, execution_options={"yield_per": ROWS_PER_FETCH}):
-            yield tuple(row[:width]), read_summed(tuple(row[width:]))
+            yield tuple(row[:width]), read_summed(tuple(row[width:]), self._tallies)
 
     def _single_tags(self, group: tuple[Any, ...], tops: _Tops) -> Iterable[tuple[Any, ...]]:
         if "tag" not in tops:
@@ -267,7 +267,7 @@ def _row(
         group[name] = names[name].get(value, value) if name in names else value
         if name == "key":
             group["key_id"] = value
-    return Row(group, as_sums(sums))
+    return Row(group, as_sums(sums, question.sums))
 
 
 def _size(row: Row) -> tuple[object, ...]:

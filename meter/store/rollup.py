@@ -4,7 +4,7 @@ Days and months hold nothing that quarter hours don't. They are there because a 
 thousand lines of quarter hours, which take a database seconds to add up.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -80,26 +80,33 @@ def mismatches(
     ]
 
 
-def summed(source: sa.FromClause) -> list[sa.ColumnElement[Any]]:
+def in_order(names: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return which tallies and which amounts are among names, in the order in which they are summed."""
+    return [name for name in TALLIES if name in names], [name for name in AMOUNTS if name in names]
+
+
+def summed(source: sa.FromClause, names: Collection[str] = COUNTS) -> list[sa.ColumnElement[Any]]:
     """Return the sums to select of a table of lines, or of what looks like quarter hours."""
-    sums: list[sa.ColumnElement[Any]] = [sa.func.sum(source.c[name]).label(name) for name in TALLIES]
-    for name in AMOUNTS:
+    tallies, amounts = in_order(names)
+    sums: list[sa.ColumnElement[Any]] = [sa.func.sum(source.c[name]).label(name) for name in tallies]
+    for name in amounts:
         whole, rest = _parts(source, name)
         sums += [sa.func.sum(whole).label(f"{name}_whole"), sa.func.sum(rest).label(f"{name}_rest")]
     return sums
 
 
-def read_summed(values: tuple[Any, ...]) -> list[int]:
-    """Return what `summed` selects in the order of `TALLIES` and `AMOUNTS`; nothing adds up to 0."""
+def read_summed(values: tuple[Any, ...], tallies: int = len(TALLIES)) -> list[int]:
+    """Return what `summed` selects: so many tallies first, then amounts; nothing adds up to 0."""
     numbers = [int(value or 0) for value in values]
-    parts = numbers[len(TALLIES) :]
+    parts = numbers[tallies:]
     amounts = [whole * PART + rest for whole, rest in zip(parts[::2], parts[1::2], strict=True)]
-    return numbers[: len(TALLIES)] + amounts
+    return numbers[:tallies] + amounts
 
 
-def as_sums(numbers: list[int]) -> Sums:
+def as_sums(numbers: list[int], names: Collection[str] = COUNTS) -> Sums:
     """Name what `read_summed` returns."""
-    return Sums(**dict(zip((*TALLIES, *AMOUNTS), numbers, strict=True)))
+    tallies, amounts = in_order(names)
+    return Sums(**dict(zip((*tallies, *amounts), numbers, strict=True)))
 
 
 def _parts(source: sa.FromClause, name: str) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:

@@ -20,6 +20,7 @@ from meter.core.period import zone
 from meter.core.prospects import Prospect, prospect
 from meter.core.refusals import RefusalRow
 from meter.core.reports import Question, Report
+from meter.core.rollup import SIZES
 from meter.core.series import Rest, Series, largest, series
 from meter.core.series import total as total_of
 from meter.core.views import MEASURES, PERIODS, STACKS, UNITS, View, asked, query, read, stack_of, unit_of
@@ -111,7 +112,7 @@ def _spend(view: View, question: Question, reports: Reports) -> dict[str, Any]:
     unit, stack = unit_of(view, question), stack_of(view, question)
     by_key = msgspec.structs.replace(question, by=_BY_KEY)
     keys = reports.answer(by_key)
-    compared = compare(keys, reports.answer(before(by_key)))
+    compared = compare(keys, reports.answer(_sizes(before(by_key))))
     total, was = compared.total
     found = _over_time(view, question, reports, keys)
     return {
@@ -139,14 +140,19 @@ def _spend(view: View, question: Question, reports: Reports) -> dict[str, Any]:
 
 def _over_time(view: View, question: Question, reports: Reports, keys: Report) -> Series:
     unit, stack = unit_of(view, question), stack_of(view, question)
-    grouped = msgspec.structs.replace(question, by=(unit, stack))
+    grouped = _sizes(msgspec.structs.replace(question, by=(unit, stack)))
     chosen = largest(keys, view.measure) if stack == "key" else None
     if chosen is None:
         return series(reports.answer(grouped), unit, stack, view.measure)
     # There may be hundreds of keys, of which a chart tells a few apart.
     report = reports.answer(msgspec.structs.replace(grouped, key_ids=tuple(chosen)))
-    whole = reports.answer(msgspec.structs.replace(question, by=(unit,)))
+    whole = reports.answer(msgspec.structs.replace(grouped, by=(unit,)))
     return series(report, unit, stack, view.measure, Rest(whole, len(keys.rows) - len(chosen)))
+
+
+def _sizes(question: Question) -> Question:
+    """Ask for what a chart draws and a comparison shows, and for nothing else."""
+    return msgspec.structs.replace(question, sums=SIZES)
 
 
 def _refusals(rows: list[RefusalRow]) -> dict[str, Any]:
