@@ -69,6 +69,8 @@ class Received:
     """What was answered."""
     hung_up: threading.Event = field(default_factory=threading.Event)
     """Set when the caller closed its connection within the answer."""
+    behind: bytearray = field(default_factory=bytearray)
+    """What came behind the request before it was answered; nobody pipelines here."""
 
     def header(self, name: str) -> str | None:
         """Return a header's value."""
@@ -184,8 +186,10 @@ class FakeUpstream:
 
 
 async def _watch(reader: asyncio.StreamReader, request: Received) -> None:
-    """Notice a caller that closes while it is being answered (nobody pipelines here)."""
-    if not await reader.read(1):
+    """Notice a caller that closes while it is being answered, or that sends more than a request."""
+    if behind := await reader.read(1):
+        request.behind += behind
+    else:
         request.hung_up.set()
 
 

@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import uvicorn
 from litestar import Litestar
@@ -14,6 +14,7 @@ from litestar import Litestar
 from meter.app.house import House, Premises, build
 from meter.proxy.protocol import DataProtocol
 from meter.proxy.relay import Relay
+from meter.proxy.strict import StrictProtocol
 from meter.settings import Settings
 
 # Longer than most clients keep idle connections, so that it is they who close them.
@@ -38,7 +39,7 @@ async def serve(premises: Premises, listeners: Listeners, stop: asyncio.Event) -
     settings = premises.settings
     async with build(premises) as house:
         data = None if listeners.data is None else make_server(house.relay, settings, DataProtocol)
-        control = None if listeners.control is None else make_server(house.control, settings, "httptools")
+        control = None if listeners.control is None else make_server(house.control, settings, StrictProtocol)
         serving = [
             asyncio.create_task(server.serve(sockets=[listener]))
             for server, listener in ((data, listeners.data), (control, listeners.control))
@@ -122,7 +123,7 @@ def _take_all(listener: socket.socket) -> Iterator[socket.socket]:
 
 
 def make_server(
-    application: Relay | Litestar, settings: Settings, protocol: type[asyncio.Protocol] | Literal["httptools"]
+    application: Relay | Litestar, settings: Settings, protocol: type[asyncio.Protocol]
 ) -> uvicorn.Server:
     """Make a server of one of the listeners."""
     config = uvicorn.Config(

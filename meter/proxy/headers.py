@@ -44,7 +44,9 @@ def for_upstream(
     dropped = HOP_BY_HOP | _REMADE | _named_by_connection(received)
     passed = [(b"host", host)]
     for name, value in received:
-        if name in dropped or name.startswith(b"x-meter-") or _CREDENTIAL.fullmatch(name):
+        # Servers behind CGI or WSGI do not tell the two apart.
+        read = name.replace(b"_", b"-")
+        if read in dropped or read.startswith(b"x-meter-") or _CREDENTIAL.fullmatch(read):
             continue
         if name == b"accept-encoding":
             value = b"identity" if identity else _readable(value)  # noqa: PLW2901 (one header, narrowed)

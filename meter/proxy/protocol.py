@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from meter.proxy.strict import StrictProtocol
 
 # Our own ASGI extension: a future that is done when the client has closed its sending side.
 _SENDING_CLOSED = "meter.sending_closed"
 
 
-class DataProtocol(HttpToolsProtocol):
+class DataProtocol(StrictProtocol):
     """uvicorn's protocol, in which the end of a request is not yet the end of its answer."""
 
     def on_message_begin(self) -> None:
