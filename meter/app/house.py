@@ -41,7 +41,7 @@ from meter.core.events import UsageEvent
 from meter.core.keys import Grant, Snapshot, digest
 from meter.core.request_log import of_event, of_refusal
 from meter.datadir import GRANTS_FILE, JOURNAL_FOLDER, save
-from meter.journal.holding import Holding, Options
+from meter.journal.holding import Holding, Ledger, Options
 from meter.journal.journal import Journal
 from meter.proxy.admission import Admission, allow_models
 from meter.proxy.concurrency import Concurrency
@@ -177,6 +177,8 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         await budgets.treasury.aclose()
         holding.close()
         budgets.teller.close()
+        # Threads that still wait for a database which does not answer would keep the process.
+        premises.database.hang_up()
 
 
 def _desk(premises: Premises, look_ups: ThreadPoolExecutor, metrics: instruments.Metrics) -> Desk:
@@ -266,8 +268,7 @@ def _holding(premises: Premises, holder: str, gate: Gate, closing: Closing) -> H
     )
     return Holding(
         options,
-        sink=budgets.append,
-        refusal=RowRefused,
+        ledger=Ledger(budgets.append, RowRefused, database.hang_up),
         upkeep=upkeep,
         interrupted=lambda attempt, emitted: rater.rate(interrupted(attempt, emitted)),
         finished=finished,

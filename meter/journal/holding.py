@@ -36,6 +36,16 @@ class Options(NamedTuple):
     storage: Storage = DISK
 
 
+class Ledger(NamedTuple):
+    """Where settled events go."""
+
+    append: Sink
+    refusal: type[Exception]
+    """What appending raises for an event that will never be taken."""
+    give_up: Callable[[], None] = lambda: None
+    """Ends what an append waits for, from another thread."""
+
+
 class Holding:
     """A journal with its shipper. Made on the event loop's thread, which is also the one that writes."""
 
@@ -43,8 +53,7 @@ class Holding:
         self,
         options: Options,
         *,
-        sink: Sink,
-        refusal: type[Exception],
+        ledger: Ledger,
         upkeep: Callable[[], None],
         interrupted: Interrupted = interrupted,
         finished: Finished = lambda _holder, _settled: None,
@@ -57,8 +66,8 @@ class Holding:
         self._upkeep = upkeep
         self.quarantine = Quarantine(options.root)
         delivery = Delivery(
-            sink=sink,
-            refusal=refusal,
+            sink=ledger.append,
+            refusal=ledger.refusal,
             quarantine=self.quarantine,
             abandoned=threading.Event(),
             interrupted=interrupted,
@@ -81,6 +90,7 @@ class Holding:
             holder=options.holder,
             adopt=partial(adopt, options.root, delivery),
             upkeep=self._keep_house,
+            give_up=ledger.give_up,
         )
         self.shipper.start()
 

@@ -97,12 +97,15 @@ class Shipper:
         holder: str,
         adopt: Callable[[], None],
         upkeep: Callable[[], None],
+        give_up: Callable[[], None] = lambda: None,
     ) -> None:
+        """`give_up` ends what the sink waits for, from another thread."""
         self._backlog = backlog
         self._delivery = delivery
         self._holder = holder
         self._adopt = adopt
         self._upkeep = upkeep
+        self._give_up = give_up
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._empty_at = time.monotonic()
@@ -129,6 +132,8 @@ class Shipper:
         self._wake.set()
         self._thread.join(timeout_seconds)
         self._delivery.abandoned.set()
+        if self._thread.is_alive():
+            self._give_up()
         self._thread.join()
         return not self._has_more()
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as postgresql_dialect
@@ -29,6 +30,7 @@ class Database:
         self.url = parsed if self.is_sqlite else postgresql.driver_url(parsed)
         self.path = Path(self.url.database or "") if self.is_sqlite else None
         self._file: tuple[int, int] | None = None
+        self._opened: WeakSet[Any] = WeakSet()
         self._reader, self._writer, self._long_reader = (
             self._engine(purpose) for purpose in (READING, WRITING, READING_LONG)
         )
@@ -84,13 +86,19 @@ class Database:
             with self.read_long() as connection:
                 sqlite.check(connection, seconds_max)
 
+    def hang_up(self) -> None:
+        """End what waits for a server's answer, from any thread: it raises `DatabaseUnavailable` now."""
+        postgresql.hang_up(self._opened)
+
     def dispose(self) -> None:
         """Close all connections."""
         for engine in (self._reader, self._writer, self._long_reader):
             engine.dispose()
 
     def _engine(self, purpose: Purpose) -> sa.Engine:
-        return sqlite.engine(self.url, purpose) if self.is_sqlite else postgresql.engine(self.url, purpose)
+        if self.is_sqlite:
+            return sqlite.engine(self.url, purpose)
+        return postgresql.engine(self.url, purpose, self._opened)
 
     def _check_file(self) -> None:
         """Notice a SQLite file that was removed or replaced: open connections go on with the old one.

@@ -4,6 +4,10 @@ The server ends statements that take too long. That does not help where it is st
 of ours also gives up by itself, a little later, and what it did not hear about is unknown.
 """
 
+import contextlib
+import os
+import socket
+from collections.abc import MutableSet
 from typing import Any, TypeVar
 
 import psycopg
@@ -34,8 +38,8 @@ _NETWORK = {
 _Result = TypeVar("_Result")
 
 
-def engine(url: sa.URL, purpose: Purpose) -> sa.Engine:
-    """Make an engine with a pool of its own; it connects on first use."""
+def engine(url: sa.URL, purpose: Purpose, opened: MutableSet[Any]) -> sa.Engine:
+    """Make an engine with a pool of its own; it connects on first use, and puts what it opened into a set."""
     made = sa.create_engine(
         url,
         pool_size=purpose.connections_max,
@@ -54,10 +58,26 @@ def engine(url: sa.URL, purpose: Purpose) -> sa.Engine:
             # One state of the database for all statements of a transaction.
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
+        opened.add(connection)
         return connection
 
     sa.event.listen(made, "do_connect", connect)
     return made
+
+
+def hang_up(opened: MutableSet[Any]) -> None:
+    """Break connections off; may be called beside the threads that use them.
+
+    Whoever waits for an answer hears that the server is gone, instead of waiting as long as a statement may.
+    """
+    for connection in list(opened):
+        with contextlib.suppress(psycopg.OperationalError, OSError), _shared_socket(connection) as broken:
+            broken.shutdown(socket.SHUT_RDWR)
+
+
+def _shared_socket(connection: psycopg.Connection[Any]) -> socket.socket:
+    # By a descriptor of its own, because the connection may be closed meanwhile and its number be another's.
+    return socket.socket(fileno=os.dup(connection.fileno()))
 
 
 def driver_url(url: sa.URL) -> sa.URL:

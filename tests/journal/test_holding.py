@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from meter.journal.folder import Folder
-from meter.journal.holding import Holding, Options
+from meter.journal.holding import Holding, Ledger, Options
 from meter.journal.shipper import Sink
 from meter.journal.storage import DISK, Storage
 from tests.journal.conftest import (
@@ -27,7 +27,7 @@ from tests.journal.conftest import (
 def open_holding(root: Path, books: Sink, storage: Storage = DISK, *, power: bool = False) -> Holding:
     """Open a journal of that name."""
     options = Options(root, "holder", power, 1 << 30, storage)
-    return Holding(options, sink=books, refusal=Refused, upkeep=lambda: None)
+    return Holding(options, ledger=Ledger(books, Refused), upkeep=lambda: None)
 
 
 def lead(root: Path, books: Sink, life: Callable[[Holding], None], disk: Disk | None = None) -> Folder:

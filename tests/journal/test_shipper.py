@@ -1,5 +1,6 @@
 """Delivery: every event lands, whatever the ledger does, and nothing is forgotten where it cannot."""
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -168,6 +169,25 @@ def test_what_was_abandoned_is_still_there(folder: Folder, tmp_path: Path, start
     batch = Backlog(folder).take(10)
     assert batch is not None
     assert [event.event_id for event in batch.events] == ids(2)
+
+
+def test_the_end_waits_for_no_answer(folder: Folder, tmp_path: Path, start: Start) -> None:
+    """Where the ledger does not answer at all at the end, what waits for it is ended."""
+    write_segment(folder, 1, settle(0))
+    asked, hung_up = threading.Event(), threading.Event()
+
+    def deaf(_events: object, /) -> int:
+        asked.set()
+        assert hung_up.wait(60)
+        raise ConnectionError("hung up")
+
+    delivery = dataclasses.replace(make_delivery(tmp_path, Books(), threading.Event()), sink=deaf)
+    started = start(delivery, give_up=hung_up.set)
+    assert asked.wait(20)
+
+    assert not started.close(0)
+
+    assert hung_up.is_set()
 
 
 def test_damage_in_the_own_journal_is_quarantined(folder: Folder, tmp_path: Path, start: Start) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from random import Random
 
 import pytest
@@ -151,6 +152,41 @@ def test_a_server_that_nobody_listens_for() -> None:
         for work in EVERYTHING:
             with pytest.raises(DatabaseUnavailable):
                 work(database)
+
+
+def test_hanging_up_ends_what_waits(cluster: Cluster, database: Database) -> None:
+    """Whoever waits for a server that does not answer hears of it at once when the process ends."""
+    append(database)
+    heard: list[BaseException] = []
+    works = (partial(append, database), partial(verify, database))
+    waiting = [threading.Thread(target=told, args=(work, heard)) for work in works]
+    with closing_database(cluster.url) as other, other.write() as blocking:
+        blocking.execute(sa.text("LOCK TABLE usage_events, usage_15m IN ACCESS EXCLUSIVE MODE"))
+        for thread in waiting:
+            thread.start()
+        within(WAIT_SECONDS_MAX, lambda: until_waiting(blocking, len(waiting)))
+
+        database.hang_up()
+
+        for thread in waiting:
+            within(NOTICED_SECONDS_MAX, thread.join)
+    assert [type(fault) for fault in heard] == [DatabaseUnavailable] * len(waiting)
+    look_up(database)
+
+
+def until_waiting(connection: sa.Connection, count: int) -> None:
+    """Ask until so many wait for a lock."""
+    query = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    while connection.scalar(query) != count:
+        connection.execute(sa.text("SELECT pg_sleep(0.02)"))
+
+
+def told(work: Callable[[], None], heard: list[BaseException]) -> None:
+    """Do some work, and note what it raises."""
+    try:
+        work()
+    except DatabaseUnavailable as fault:
+        heard.append(fault)
 
 
 def hold(database: Database, total: int, until: threading.Event) -> list[threading.Thread]:
