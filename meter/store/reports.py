@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from meter.core.period import Period, Unit
 from meter.core.reports import LEDGER_GROUPS, TIME_GROUPS, Question, Report, Row
+from meter.core.rollup import TALLIES
 from meter.core.stretches import Stretch, periods_at, steady, stretches
 from meter.store import retention
 from meter.store.covered import Cover, covers
@@ -50,7 +51,7 @@ def answer(database: Database, question: Question, *, as_started: bool = False) 
         asking = _Asking(connection, question, as_started=as_started, rows_max=ROWS_MAX)
         found = asking.rows()
         rows = _named(connection, question, found)
-    return Report(question, rows, as_sums(asking.total, question.sums))
+    return Report(question, rows, as_sums(asking.total, in_order(question.sums)))
 
 
 class Part(NamedTuple):
@@ -107,7 +108,8 @@ class _Asking:
         self._times, self._others = _kinds(question)
         self._found: _Found = {}
         self._rows_max = rows_max
-        self._tallies = len(in_order(question.sums)[0])
+        self._order = in_order(question.sums)
+        self._tallies = sum(name in TALLIES for name in self._order)
         self.total = [0] * len(question.sums)
 
     def tops(self) -> _Tops:
@@ -157,9 +159,13 @@ class _Asking:
         offset = start.astimezone(tz).utcoffset() or timedelta(0)
         lines = self._lines(start, end)
         hour = hour_column(self._connection.dialect, lines.c.bucket, offset)
+        known: dict[Any, tuple[Period, ...]] = {}
         for (when, *group), sums in self._select(lines, (hour,), tops):
-            begins = max(read_hour(when, offset), start)
-            self._add(periods_at(begins, self._times, tz), self._single_tags(tuple(group), tops), sums)
+            periods = known.get(when)
+            if periods is None:
+                begins = max(read_hour(when, offset), start)
+                periods = known[when] = periods_at(begins, self._times, tz)
+            self._add(periods, self._single_tags(tuple(group), tops), sums)
 
     def _select(
         self,
@@ -170,7 +176,7 @@ class _Asking:
     ) -> Iterator[tuple[tuple[Any, ...], list[int]]]:
         """Select sums by the columns that come first and by the question's groups, less by its times."""
         columns = [*first, *(self._column(lines, group, tops) for group in self._others)]
-        query = sa.select(*columns, *summed(lines, self._question.sums)).group_by(*columns)
+        query = sa.select(*columns, *summed(lines, self._order)).group_by(*columns)
         query = query.where(filters(self._connection, lines, self._question))
         if cover is not None:
             query = query.select_from(cover.source).where(cover.where)
@@ -242,32 +248,26 @@ def _named(connection: sa.Connection, question: Question, found: _Found) -> list
         for group, table in (("team", teams), ("key", api_keys))
         if group in question.by
     }
-    rows = [
-        (periods, _row(question, names, periods, values, sums)) for (periods, values), sums in found.items()
-    ]
-    times, _ = _kinds(question)
+    times, others = _kinds(question)
+    summed_in = in_order(question.sums)
+    rows = []
+    for (periods, values), sums in found.items():
+        known: dict[str, str] = dict(zip(others, values, strict=True))
+        known |= {unit: period.label for unit, period in zip(times, periods, strict=True)}
+        rows.append((periods, Row(_group(question, names, known), as_sums(sums, summed_in))))
     order = [times.index(group) for group in question.by if group in times]
     rows.sort(key=lambda each: (*(each[0][at].start for at in order), *_size(each[1])))
     return [row for _, row in rows]
 
 
-def _row(
-    question: Question,
-    names: dict[str, dict[str, str]],
-    periods: tuple[Period, ...],
-    values: tuple[str, ...],
-    sums: list[int],
-) -> Row:
-    times, others = _kinds(question)
-    known: dict[str, str] = dict(zip(others, values, strict=True))
-    known |= {unit: period.label for unit, period in zip(times, periods, strict=True)}
+def _group(question: Question, names: dict[str, dict[str, str]], known: dict[str, str]) -> dict[str, str]:
     group: dict[str, str] = {}
     for name in question.by:
         value = known[name]
         group[name] = names[name].get(value, value) if name in names else value
         if name == "key":
             group["key_id"] = value
-    return Row(group, as_sums(sums, question.sums))
+    return group
 
 
 def _size(row: Row) -> tuple[object, ...]:

@@ -4,7 +4,7 @@ Days and months hold nothing that quarter hours don't. They are there because a 
 thousand lines of quarter hours, which take a database seconds to add up.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -18,6 +18,7 @@ from meter.store.tables import ROLLUP, usage_15m
 
 # SQLite's SUM overflows past 2**63, which is 9.2 million USD: amounts are summed in two parts.
 PART = 10**6
+ORDER = (*TALLIES, *AMOUNTS)
 
 _LINE_KEY = [column.name for column in usage_15m.primary_key]
 
@@ -80,16 +81,17 @@ def mismatches(
     ]
 
 
-def in_order(names: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return which tallies and which amounts are among names, in the order in which they are summed."""
-    return [name for name in TALLIES if name in names], [name for name in AMOUNTS if name in names]
+def in_order(names: Collection[str]) -> tuple[str, ...]:
+    """Return names of sums in the order in which they are selected: tallies, then amounts."""
+    return tuple(name for name in ORDER if name in names)
 
 
-def summed(source: sa.FromClause, names: Collection[str] = COUNTS) -> list[sa.ColumnElement[Any]]:
+def summed(source: sa.FromClause, order: Sequence[str] = ORDER) -> list[sa.ColumnElement[Any]]:
     """Return the sums to select of a table of lines, or of what looks like quarter hours."""
-    tallies, amounts = in_order(names)
-    sums: list[sa.ColumnElement[Any]] = [sa.func.sum(source.c[name]).label(name) for name in tallies]
-    for name in amounts:
+    sums: list[sa.ColumnElement[Any]] = [
+        sa.func.sum(source.c[name]).label(name) for name in order if name in TALLIES
+    ]
+    for name in (name for name in order if name in AMOUNTS):
         whole, rest = _parts(source, name)
         sums += [sa.func.sum(whole).label(f"{name}_whole"), sa.func.sum(rest).label(f"{name}_rest")]
     return sums
@@ -103,10 +105,9 @@ def read_summed(values: tuple[Any, ...], tallies: int = len(TALLIES)) -> list[in
     return numbers[:tallies] + amounts
 
 
-def as_sums(numbers: list[int], names: Collection[str] = COUNTS) -> Sums:
+def as_sums(numbers: list[int], order: Sequence[str] = ORDER) -> Sums:
     """Name what `read_summed` returns."""
-    tallies, amounts = in_order(names)
-    return Sums(**dict(zip((*tallies, *amounts), numbers, strict=True)))
+    return Sums(**dict(zip(order, numbers, strict=True)))
 
 
 def _parts(source: sa.FromClause, name: str) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:
