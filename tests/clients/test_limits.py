@@ -9,7 +9,7 @@ from openai import DefaultHttpxClient, OpenAI, RateLimitError
 from meter.core.errors import InsufficientQuota, MeterError, Quota, RateLimitExceeded
 from tests import wire
 from tests.fake_upstream import FakeUpstream, Gate, event, response, stream
-from tests.server import Meter
+from tests.server import Meter, until
 
 OK = response(b'{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[]}')
 
@@ -103,3 +103,31 @@ def test_the_sdk_reads_meters_own_refusal(upstream: FakeUpstream, meter: Meter, 
     assert raised.value.code == "rate_limit_exceeded"
     assert 1 <= int(raised.value.response.headers["retry-after"]) <= 60
     assert len(upstream.received) == 1
+
+
+def test_a_used_up_budget_is_asked_once(upstream: FakeUpstream, meter: Meter, key: str) -> None:
+    """The SDK asks once where meter says that the budget is spent, and raises what programs look at."""
+    upstream.answer([OK])
+    statuses: list[int] = []
+    budget = {"key": key.split("_")[1], "measure": "requests", "limit": "1", "period": "total"}
+    with meter.control as control:
+        control.put("/api/v1/budgets", json=budget | {"enforcement": "strict"}).raise_for_status()
+    noting = DefaultHttpxClient(
+        event_hooks={"response": [lambda answer: statuses.append(answer.status_code)]}, trust_env=False
+    )
+
+    with OpenAI(base_url=meter.url, api_key=key, max_retries=2, http_client=noting) as client:
+        refusal = until(lambda: refused(client), "the budget to be known and spent")
+
+    assert statuses == [200] * (len(statuses) - 1) + [429]
+    assert refusal.code == "insufficient_quota"
+    assert refusal.response.headers["x-should-retry"] == "false"
+
+
+def refused(client: OpenAI) -> RateLimitError | None:
+    """Ask for a completion; returns how it was refused."""
+    try:
+        complete(client)
+    except RateLimitError as refusal:
+        return refusal
+    return None
