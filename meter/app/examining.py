@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from meter.app.actions import clock
-from meter.app.house import SAMPLE
+from meter.app.upstreams import SAMPLE
 from meter.core import doctor
 from meter.core.doctor import Check, State
 from meter.datadir import ADMIN_TOKEN_FILE, JOURNAL_FOLDER, PEPPER_FILE

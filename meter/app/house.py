@@ -7,21 +7,21 @@ import asyncio
 import contextlib
 import json
 import logging
-import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-import httpx
 import msgspec
 from litestar import Litestar
 
 from meter import metrics as instruments
 from meter.app.actions import clock, new_event_id
 from meter.app.alerting import keep_delivering
+from meter.app.bounding import Doors, doors
 from meter.app.budgeting import Office
 from meter.app.control import Credentials, Desk
 from meter.app.control import control as build_control
@@ -34,6 +34,7 @@ from meter.app.refusals import Refusals
 from meter.app.retaining import keep_retained
 from meter.app.showing import Parts, count_adopted, show
 from meter.app.unpriced import UnpricedGate
+from meter.app.upstreams import open_upstreams
 from meter.core.attempts import Attempt, interrupted
 from meter.core.errors import MeterError, MeteringUnavailable
 from meter.core.estimate import count_tokens, estimate_prompt
@@ -45,22 +46,18 @@ from meter.journal.holding import Holding, Ledger, Options
 from meter.journal.journal import Journal
 from meter.proxy.admission import Admission, allow_models
 from meter.proxy.concurrency import Concurrency
+from meter.proxy.connections import Local
 from meter.proxy.gate import Gate
 from meter.proxy.pump import Pumps
-from meter.proxy.relay import Accounting, Limits, Local, Relay
-from meter.proxy.sample import SampleTransport
-from meter.proxy.transport import Transport
-from meter.proxy.upstream import Timeouts, Upstream
+from meter.proxy.relay import Accounting, Limits, Relay
 from meter.rates import Rates, Shared
-from meter.settings import Settings, UpstreamSettings
+from meter.settings import Settings
 from meter.store import budgets as budget_store
 from meter.store import keys, partitions
 from meter.store import refusals as refusals_table
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable, RowRefused
 
-SAMPLE = UpstreamSettings(name="sample", url="https://sample.invalid/v1")
-CONNECTIONS_KEPT_MAX = 200
 LOOK_UPS_AT_ONCE_MAX = 4
 TOKEN_LOOK_UPS_AT_ONCE_MAX = 2
 # From here on the ledger's being behind is worth telling a load balancer.
@@ -98,6 +95,7 @@ class House:
     pumps: Pumps
     gate: Gate
     holding: Holding
+    doors: Doors
     stopping: asyncio.Event
 
     def readiness(self) -> tuple[int, bytes]:
@@ -130,13 +128,15 @@ async def build(premises: Premises) -> AsyncIterator[House]:
     await budgets.open()
     holding = _holding(premises, holder, gate, Closing(rater, budgets, metrics))
     refusals = Refusals(clock, partial(refusals_table.add, database))
-    upstreams = _upstreams(settings)
+    upstreams = open_upstreams(settings)
     shared = None if settings.redis_url is None else premises.share(settings.redis_url.reveal())
     if shared is not None:
         await shared.open()
     limiting = _limiting(settings, shared)
     key_budgets = KeyBudgets(partial(budget_store.standings, database), look_ups, budgets.clock)
     local: dict[str, Local] = {"/health/live": lambda: (200, b'{"status":"live"}')}
+    accounting = _accounting(holding.journal, metrics, rater, refusals, access_log=settings.access_log)
+    entered = doors(settings, metrics, local, lambda refusal: accounting.refused(refusal, None))
     steps = (allow_models, unpriced.step, limiting.concurrency.admit, limiting.count, budgets.step)
     relay = Relay(
         gate=gate,
@@ -144,26 +144,34 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         show_key=KeyViewer(limiting, key_budgets.find, clock).show,
         upstreams=upstreams,
         pumps=pumps,
-        accounting=_accounting(holding.journal, metrics, rater, refusals, access_log=settings.access_log),
+        accounting=accounting,
         limits=Limits(settings.body_bytes_max, settings.hangup_grace_seconds, settings.stream_usage),
         clock=budgets.clock,
         local=local,
         stopping=stopping.is_set,
     )
     token_look_ups = ThreadPoolExecutor(TOKEN_LOOK_UPS_AT_ONCE_MAX, thread_name_prefix="token-look-up")
-    control = build_control(_desk(premises, token_look_ups, metrics))
-    house = House(relay=relay, control=control, pumps=pumps, gate=gate, holding=holding, stopping=stopping)
+    house = House(
+        relay=relay,
+        control=build_control(_desk(premises, token_look_ups, metrics)),
+        pumps=pumps,
+        gate=gate,
+        holding=holding,
+        doors=entered,
+        stopping=stopping,
+    )
     local["/health/ready"] = house.readiness
-    shown = instruments.LedgerFigures(clock.monotonic)
-    figures = Figures(database, shown, budgets.clock.now)
-    show(metrics, Parts(pumps, holding, gate, figures))
-    metrics.follow("meter_log_lines_dropped", "Lines of the log that nobody took.", premises.dropped_lines)
-    upkeeps = [metrics.keep_fresh(), keep_fresh(rater), budgets.keep(), refusals.keep_flushed()]
-    upkeeps += [keep_retained(database, settings.retention_months, budgets.clock.now)]
-    upkeeps += [keep_delivering(database, settings, budgets.clock.now), *_shared_upkeep(shared)]
-    if premises.shows_metrics:
-        metrics.show(shown)
-        upkeeps += [figures.keep_fresh()]
+    upkeeps = [
+        metrics.keep_fresh(),
+        keep_fresh(rater),
+        budgets.keep(),
+        refusals.keep_flushed(),
+        *(door.keep_watch() for door in entered),
+        keep_retained(database, settings.retention_months, budgets.clock.now),
+        keep_delivering(database, settings, budgets.clock.now),
+        *_shared_upkeep(shared),
+        *_show(premises, metrics, house, budgets.clock.now),
+    ]
     try:
         async with _running(upkeeps):
             yield house
@@ -190,6 +198,20 @@ def _desk(premises: Premises, look_ups: ThreadPoolExecutor, metrics: instruments
         render_metrics=metrics.render,
         metrics_content_type=instruments.CONTENT_TYPE,
     )
+
+
+def _show(
+    premises: Premises, metrics: instruments.Metrics, house: House, now: Callable[[], datetime]
+) -> list[Coroutine[Any, Any, None]]:
+    """Show the numbers of the moment; returns what keeps them fresh."""
+    shown = instruments.LedgerFigures(clock.monotonic)
+    figures = Figures(premises.database, shown, now)
+    show(metrics, Parts(house.pumps, house.holding, house.gate, figures))
+    metrics.follow("meter_log_lines_dropped", "Lines of the log that nobody took.", premises.dropped_lines)
+    if not premises.shows_metrics:
+        return []
+    metrics.show(shown)
+    return [figures.keep_fresh()]
 
 
 def _shared_upkeep(shared: Shared | None) -> list[Coroutine[Any, Any, None]]:
@@ -292,26 +314,6 @@ async def _find_grant(database: Database, look_ups: Executor, key_digest: bytes)
         return await loop.run_in_executor(look_ups, keys.find_grant, database, key_digest)
     except DatabaseUnavailable as fault:
         raise MeteringUnavailable(f"The database is away: {fault}") from fault
-
-
-def _upstreams(settings: Settings) -> tuple[Upstream, ...]:
-    timeouts = Timeouts(
-        connect=settings.connect_timeout_seconds,
-        headers=settings.headers_timeout_seconds,
-        idle=settings.idle_timeout_seconds,
-    )
-    trusted = ssl.create_default_context()
-    carry = partial(_transport, settings.upstream_transport, trusted)
-    return tuple(Upstream(entry, carry(entry), timeouts) for entry in settings.upstreams)
-
-
-def _transport(name: str, trusted: ssl.SSLContext, upstream: UpstreamSettings) -> httpx.AsyncBaseTransport:
-    if upstream is SAMPLE:
-        return SampleTransport(clock)
-    if name == "httptools":
-        return Transport(trusted, kept_max=CONNECTIONS_KEPT_MAX)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS_KEPT_MAX)
-    return httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, limits=limits)
 
 
 def _accounting(

@@ -6,19 +6,18 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import uvicorn
 from litestar import Litestar
 
 from meter.app.house import House, Premises, build
+from meter.proxy.bounded import BoundedProtocol
 from meter.proxy.protocol import DataProtocol
 from meter.proxy.relay import Relay
-from meter.proxy.strict import StrictProtocol
 from meter.settings import Settings
 
-# Longer than most clients keep idle connections, so that it is they who close them.
-KEEP_ALIVE_SECONDS = 75
 CLOSING_SECONDS = 10.0
 # How long whoever has connected at the very end has for sending a request.
 FIRST_REQUEST_SECONDS_MAX = 1.0
@@ -38,8 +37,10 @@ async def serve(premises: Premises, listeners: Listeners, stop: asyncio.Event) -
     """Serve the sockets until `stop` is set, then finish what is under way and close everything."""
     settings = premises.settings
     async with build(premises) as house:
-        data = None if listeners.data is None else make_server(house.relay, settings, DataProtocol)
-        control = None if listeners.control is None else make_server(house.control, settings, StrictProtocol)
+        at_data = partial(DataProtocol, connections=house.doors.data)
+        at_control = partial(BoundedProtocol, connections=house.doors.control)
+        data = None if listeners.data is None else make_server(house.relay, settings, at_data)
+        control = None if listeners.control is None else make_server(house.control, settings, at_control)
         serving = [
             asyncio.create_task(server.serve(sockets=[listener]))
             for server, listener in ((data, listeners.data), (control, listeners.control))
@@ -123,19 +124,18 @@ def _take_all(listener: socket.socket) -> Iterator[socket.socket]:
 
 
 def make_server(
-    application: Relay | Litestar, settings: Settings, protocol: type[asyncio.Protocol]
+    application: Relay | Litestar, settings: Settings, protocol: Callable[..., asyncio.Protocol]
 ) -> uvicorn.Server:
     """Make a server of one of the listeners."""
     config = uvicorn.Config(
         application,
-        http=protocol,
+        http=protocol,  # type: ignore[arg-type]  # It is called, and nothing else.
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         date_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(settings.shutdown_timeout_seconds + CLOSING_SECONDS),
     )
     return _Server(config)

@@ -20,6 +20,7 @@ import msgspec
 from meter.app import demo as made_up
 from meter.app import house, serving
 from meter.app.actions import clock
+from meter.app.upstreams import SAMPLE
 from meter.cli import opening
 from meter.cli.work import open_credentials, prepare, run, set_up_logging, share_rates
 from meter.datadir import prepare as prepare_folder
@@ -129,7 +130,7 @@ def _settings() -> Iterator[Settings]:
         }
         configured = load({}, Path(os.devnull), **options)
         prepare_folder(configured.data_dir)
-        yield msgspec.structs.replace(configured, upstreams=(house.SAMPLE,))
+        yield msgspec.structs.replace(configured, upstreams=(SAMPLE,))
 
 
 def _show(settings: Settings, url: str, control_url: str, token: str, secrets: made_up.Secrets) -> None:

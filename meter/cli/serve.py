@@ -16,6 +16,7 @@ import msgspec
 from meter import metrics
 from meter.app import actions, house, serving
 from meter.app.control import Credentials
+from meter.app.upstreams import SAMPLE
 from meter.cli import opening
 from meter.cli.work import Options, Orders, open_credentials, run, set_up_logging, share_rates
 from meter.cli.work import prepare as prepare_database
@@ -138,7 +139,7 @@ class _Notes:
             f"  control   {control_url}   (admin API, /metrics)",
             f"  upstream  {', '.join(f'{entry.name} ({entry.url})' for entry in self._settings.upstreams)}",
         ]
-        if house.SAMPLE in self._settings.upstreams:
+        if SAMPLE in self._settings.upstreams:
             log.warning("answers are made up by the sample provider: no request leaves this process")
             lines += ["", "  SAMPLE PROVIDER: every answer is made up. Set ROUTERHUB_API_KEY for real ones."]
         if self._new_admin_token is not None:

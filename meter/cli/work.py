@@ -18,6 +18,7 @@ from meter.app import house, serving
 from meter.app.actions import clock
 from meter.app.control import Credentials
 from meter.app.seeding import seed
+from meter.app.upstreams import SAMPLE
 from meter.cli import opening
 from meter.datadir import ADMIN_TOKEN_FILE, read_or_make
 from meter.logs.lines import JsonLines, Redaction, TextLines
@@ -47,7 +48,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """Read the configuration of a server."""
         found = opening.settings(self.config, **self.settings)
         if self.sample:
-            return msgspec.structs.replace(found, upstreams=(house.SAMPLE,))
+            return msgspec.structs.replace(found, upstreams=(SAMPLE,))
         if not found.upstreams:
             raise ConfigurationError([_NO_UPSTREAM])
         return found

@@ -11,12 +11,15 @@
     ├── NotPermitted            403  a token of another role
     ├── NotFound                404  no such route, or no such thing
     ├── MethodNotAllowed        405  the route exists, the method does not
+    ├── RequestTimeout          408  the client took too long to send its request
     ├── Conflict                409  it exists already
     │   └── IdempotencyConflict 409  the Idempotency-Key was used before, and there is no answer to give again
     ├── RequestTooLarge         413  over body_bytes_max
+    ├── HeadersTooLarge         431  over header_bytes_max
     ├── RateLimitExceeded       429  a rate or the concurrency of a key or team; try again
     ├── InsufficientQuota       429  a budget; trying again does not help
     ├── UpstreamUnreachable     502  no connection, or it broke before the headers
+    ├── Overloaded              503  this process has as much under way as it may have
     ├── MeteringUnavailable     503  meter could not account for the request
     └── UpstreamTimeout         504  no headers in time
 
@@ -179,6 +182,24 @@ class RequestTooLarge(MeterError):
     headers: Headers = (("connection", "close"),)
 
 
+class RequestTimeout(MeterError):
+    """The client took too long to send its request; the connection closes."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+    headers: Headers = (("connection", "close"),)
+
+
+class HeadersTooLarge(MeterError):
+    """The request line and headers are larger than `header_bytes_max`; the connection closes."""
+
+    status = 431
+    type = "invalid_request_error"
+    code = "headers_too_large"
+    headers: Headers = (("connection", "close"),)
+
+
 class RateLimitExceeded(MeterError):
     """Too much at once; `retry-after`, in whole seconds, says when there will be room.
 
@@ -233,6 +254,15 @@ class UpstreamUnreachable(MeterError):
     status = 502
     type = "upstream_error"
     code = "upstream_unreachable"
+
+
+class Overloaded(MeterError):
+    """This process has as much under way as it may have; another one, or this one soon, has room."""
+
+    status = 503
+    type = "server_error"
+    code = "overloaded"
+    headers: Headers = (("retry-after", "1"),)
 
 
 class MeteringUnavailable(MeterError):

@@ -110,6 +110,7 @@ class Metrics:
             "meter_usage_anomalies", "Odd things in reported usage.", ("anomaly",)
         )
         self._refusals = self._counter("meter_refusals", "Requests refused by meter.", ("reason",))
+        self._cut = self._counter("meter_connections_cut", "Connections that were cut off.", ("reason",))
         self._ttfb = self._histogram(
             "meter_ttfb_seconds",
             "From opening the upstream attempt to the response's headers.",
@@ -185,6 +186,10 @@ class Metrics:
     def refuse(self, reason: str) -> None:
         """Count one refusal by the code of its error."""
         self._refusals.labels(reason).inc()
+
+    def cut(self, reason: str) -> None:
+        """Count one connection that was cut off."""
+        self._cut.labels(reason).inc()
 
     def gauge(
         self,

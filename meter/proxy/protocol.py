@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from meter.proxy.strict import StrictProtocol
+from meter.proxy.bounded import BoundedProtocol
 
 # Our own ASGI extension: a future that is done when the client has closed its sending side.
 _SENDING_CLOSED = "meter.sending_closed"
 
 
-class DataProtocol(StrictProtocol):
+class DataProtocol(BoundedProtocol):
     """uvicorn's protocol, in which the end of a request is not yet the end of its answer."""
 
     def on_message_begin(self) -> None:
@@ -25,9 +25,8 @@ class DataProtocol(StrictProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Say whether the connection stays open for writing; uvicorn says nothing, and closes it."""
-        cycle = self.cycle
-        # There is no cycle before the first request, whatever its type says.
-        if cycle is None or cycle.more_body or cycle.response_complete:  # type: ignore[redundant-expr]
+        cycle = self.last_cycle()
+        if cycle is None or cycle.more_body or cycle.response_complete:
             return False
         if self.pipeline:
             return False

@@ -12,7 +12,6 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Iterable,
     Mapping,
     MutableMapping,
 )
@@ -35,6 +34,8 @@ from meter.core.request import RequestFacts, read_request, read_tags
 from meter.core.splice import include_usage
 from meter.core.stream_usage import ENSURE, mode_for
 from meter.proxy.admission import Admission, Admitted, Candidate
+from meter.proxy.answers import Send, respond
+from meter.proxy.connections import Local
 from meter.proxy.gate import Gate
 from meter.proxy.headers import Pairs, for_client, value_of
 from meter.proxy.protocol import when_sending_closes
@@ -44,16 +45,12 @@ from meter.proxy.upstream import Upstream, UpstreamClosedError, UpstreamStalledE
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-# A local answer, such as a health check: status and JSON body.
-Local = Callable[[], tuple[int, bytes]]
 # How much of a body that is too large is taken in before the answer, and for how long.
 DISCARDED_FACTOR_MAX = 10
 DISCARD_SECONDS_MAX = 10.0
 # Where a request's grant is found once it has one; the scope lives as long as the request.
 _GRANT = "meter.grant"
-_JSON = (b"content-type", b"application/json")
 
 
 class Limits(NamedTuple):
@@ -112,7 +109,7 @@ class Relay:
             await self._route(scope, receive, self._closing(send))
         except MeterError as refusal:
             self.accounting.refused(refusal, scope.get(_GRANT))
-            await _respond(send, refusal.status, refusal.body(), refusal.headers)
+            await respond(send, refusal.status, refusal.body(), refusal.headers)
         except ClientLeftError:
             return
 
@@ -124,14 +121,14 @@ class Relay:
         path = scope["raw_path"].decode("latin-1")
         local = self.local.get(path)
         if local is not None and scope["method"] == "GET":
-            await _respond(send, *local())
+            await respond(send, *local())
             return
         found = match(scope["method"], path)
         grant = scope[_GRANT] = await self.gate.admit(scope["headers"], scope["query_string"])
         if found.route.metered:
             await self._meter(found, grant, scope, receive, send)
         elif found.route is KEY:
-            await _respond(send, 200, await self.show_key(grant))
+            await respond(send, 200, await self.show_key(grant))
         else:
             await self._pass(found, scope, send)
 
@@ -299,11 +296,3 @@ async def _send_last(send: Send, message: MutableMapping[str, Any]) -> None:
     if message["type"] == "http.response.start":
         message["headers"] = [*message["headers"], (b"connection", b"close")]
     await send(message)
-
-
-async def _respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
-    raw = [(name.encode(), value.encode()) for name, value in headers]
-    length = (b"content-length", str(len(body)).encode())
-    start = {"type": "http.response.start", "status": status, "headers": [_JSON, length, *raw]}
-    await send(start)
-    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -5,15 +5,15 @@ Every setting is a row of `SETTINGS`. Its environment variable is its name in ca
 """
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import Any
 
 from meter.core.stream_usage import check_mode
 from meter.settings.agreement import faults_together
+from meter.settings.bounds import BOUNDS, Bounds
 from meter.settings.files import with_files
+from meter.settings.rows import Setting
 from meter.settings.upstreams import (
     DEFAULT_UPSTREAM_URL,
     UpstreamSettings,
@@ -63,7 +63,7 @@ __all__ = [
 ]
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(Bounds, frozen=True, kw_only=True):
     """The whole configuration, checked."""
 
     data_dir: Path
@@ -127,18 +127,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         found += [entry.api_key for entry in self.upstreams if entry.api_key is not None]
         texts = [secret.reveal() for secret in found]
         return (*texts, *filter(None, map(password_of, texts)))
-
-
-class Setting(NamedTuple):
-    """One row of the configuration."""
-
-    name: str
-    read: Callable[[str], Any]
-    default: str
-    """As it would be written in the environment; empty is unset."""
-    help: str
-    quotable: bool = True
-    """Whether a fault may repeat the value, which could hold a password."""
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -302,6 +290,7 @@ SETTINGS: tuple[Setting, ...] = (
         "allow",
         "What becomes of requests for models without a price: `allow`, `block` (403).",
     ),
+    *BOUNDS,
 )
 
 

@@ -78,6 +78,14 @@ def as_number(value: str) -> float:
     return number
 
 
+def as_seconds(value: str) -> float:
+    """Read a time that is more than none."""
+    number = float(value)
+    if not 0 < number < float("inf"):
+        raise ValueError("must be a number of seconds above 0")
+    return number
+
+
 def as_positive(value: str) -> int:
     """Read a whole number above 0."""
     number = int(value)

@@ -3,10 +3,13 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from meter.app import serving
+from meter.app.bounding import limits_of
+from meter.proxy.connections import Connections
 from meter.proxy.protocol import DataProtocol
 from meter.settings import load
 from tests import wire
@@ -32,7 +35,9 @@ def test_whoever_has_connected_before_the_listener_closes_is_answered(tmp_path: 
     async def run() -> list[bytes]:
         with serving.listen("127.0.0.1", 0) as listener:
             address = listener.getsockname()
-            server = serving.make_server(answer, settings, DataProtocol)  # type: ignore[arg-type]
+            connections = Connections(limits_of(settings, 100), cut=lambda _: None)
+            protocol = partial(DataProtocol, connections=connections)
+            server = serving.make_server(answer, settings, protocol)  # type: ignore[arg-type]
             server.config.load()
             server.lifespan = server.config.lifespan_class(server.config)
             await server.startup(sockets=[listener])

@@ -1,9 +1,15 @@
-"""A key that is known before the first row of a table is sent, so that no row waits for a look-up."""
+"""A key that is known before the first row of a table is sent, and a meter whose limits are small."""
+
+from collections.abc import Iterator
 
 import pytest
 
-from tests import wire
+from tests import server, wire
+from tests.fake_upstream import FakeUpstream
 from tests.server import Meter, until
+
+CONNECTIONS_MAX = 8
+HEADER_BYTES_MAX = 8192
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +19,23 @@ def holder(meter: Meter) -> str:
     asked = wire.request("GET", "/v1/meter/key", key=key)
     until(lambda: wire.exchange(meter.url, asked).status == 200, "the key to be known")
     return key
+
+
+@pytest.fixture(scope="session")
+def bounded(upstream_server: FakeUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Meter]:
+    """Run a meter that allows little, and waits for nobody for long."""
+    data_dir = tmp_path_factory.mktemp("bounded") / "data"
+    with server.running(
+        data_dir,
+        upstream_url=upstream_server.url,
+        connections_max=CONNECTIONS_MAX,
+        admin_connections_max=CONNECTIONS_MAX,
+        header_bytes_max=HEADER_BYTES_MAX,
+        client_headers_timeout_seconds=1,
+        client_body_idle_seconds=2,
+        client_body_timeout_seconds=4,
+        client_stall_timeout_seconds=1,
+        keep_alive_seconds=1,
+        hangup_grace_seconds=1,
+    ) as running:
+        yield running
