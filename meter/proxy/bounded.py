@@ -15,8 +15,8 @@ from meter.proxy.answers import last_words
 from meter.proxy.connections import Connections
 from meter.proxy.strict import StrictProtocol
 
-# Requests that wait behind another one on their connection; no client of an API sends so many.
-PIPELINED_MAX = 100
+# Requests that wait behind others on their connections, of all connections; each takes some kilobytes.
+PIPELINED_MAX = 10_000
 # How long whoever was refused has for reading that: closing at once would reset what still sends.
 LINGER_SECONDS = 2.0
 # Between a header's name and its value, and behind it.
@@ -52,6 +52,7 @@ class BoundedProtocol(StrictProtocol):
         """How much came last."""
         self._joined_bytes = 0
         """How much of the next request may have come together with the end of the last one."""
+        self._pipelined = 0
         self._unsent_bytes = 0
         self._unsent_since = 0.0
         self._refusal: MeterError | None = None
@@ -71,6 +72,8 @@ class BoundedProtocol(StrictProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._connections.discard(self)
+        self.pipeline.clear()
+        self._count_pipelined()
         if self.flow.write_paused:
             self._connections.stalled -= 1
         super().connection_lost(exc)
@@ -115,14 +118,16 @@ class BoundedProtocol(StrictProtocol):
         if self._unread_bytes + self._joined_bytes > bytes_max and self._header_bytes() > bytes_max:
             self._refuse_headers()
             raise _RefusedError
-        if len(self.pipeline) >= PIPELINED_MAX:
-            self._connections.cut("pipelined")
-            self.transport.abort()
-            raise _RefusedError
         self._unread_bytes = self._joined_bytes = 0
         self._phase = _Phase.BODY
         self._since = self._body_since = self._connections.now
         super().on_headers_complete()
+        if self.pipeline:
+            self._count_pipelined()
+            if self._connections.pipelined > PIPELINED_MAX:
+                self._connections.cut("pipelined")
+                self.transport.abort()
+                raise _RefusedError
 
     def on_body(self, body: bytes) -> None:
         """Take in a piece of the body."""
@@ -152,6 +157,7 @@ class BoundedProtocol(StrictProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+            self._count_pipelined()
             return
         self._since = self._connections.now
         if self._phase is _Phase.WHOLE:
@@ -214,6 +220,10 @@ class BoundedProtocol(StrictProtocol):
         return self.cycle
 
     # How it ends.
+
+    def _count_pipelined(self) -> None:
+        self._connections.pipelined += len(self.pipeline) - self._pipelined
+        self._pipelined = len(self.pipeline)
 
     def _header_bytes(self) -> int:
         headers = sum(len(name) + len(value) + _HEADER_FRAMING_BYTES for name, value in self.headers)

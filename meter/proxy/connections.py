@@ -58,6 +58,8 @@ class Connections:
         """The watch's clock, in seconds, which stands still between two looks."""
         self.stalled = 0
         """How many wait for their client to take something in."""
+        self.pipelined = 0
+        """How many requests wait behind others on their connections."""
         self._open: set[Watched] = set()
         told = max(TOLD_MIN, limits.connections_max // TOLD_PART)
         self._taken_max = limits.connections_max + told
