@@ -120,6 +120,7 @@ def test_a_used_up_budget_is_asked_once(upstream: FakeUpstream, meter: Meter, ke
         refusal = until(lambda: refused(client), "the budget to be known and spent")
 
     assert statuses == [200] * (len(statuses) - 1) + [429]
+    assert refusal is not None
     assert refusal.code == "insufficient_quota"
     assert refusal.response.headers["x-should-retry"] == "false"
 
