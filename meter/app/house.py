@@ -86,7 +86,7 @@ class Premises:
     """How many lines of the log were lost, because nobody takes them."""
 
 
-@dataclass(kw_only=True)
+@dataclass
 class House:
     """All that is built: two applications and what stands behind them."""
 
@@ -151,15 +151,8 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         stopping=stopping.is_set,
     )
     token_look_ups = ThreadPoolExecutor(TOKEN_LOOK_UPS_AT_ONCE_MAX, thread_name_prefix="token-look-up")
-    house = House(
-        relay=relay,
-        control=build_control(_desk(premises, token_look_ups, metrics)),
-        pumps=pumps,
-        gate=gate,
-        holding=holding,
-        doors=entered,
-        stopping=stopping,
-    )
+    control = build_control(_desk(premises, token_look_ups, metrics))
+    house = House(relay, control, pumps, gate, holding, entered, stopping)
     local["/health/ready"] = house.readiness
     upkeeps = [
         metrics.keep_fresh(),
@@ -181,12 +174,14 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         look_ups.shutdown()
         token_look_ups.shutdown()
         await asyncio.gather(*(upstream.aclose() for upstream in upstreams))
-        # The journal is written by this thread alone, so it is also closed by it; nobody waits any more.
-        await budgets.treasury.aclose()
-        holding.close()
-        budgets.teller.close()
-        # Threads that still wait for a database which does not answer would keep the process.
-        premises.database.hang_up()
+        await _close_books(budgets, holding)
+
+
+async def _close_books(budgets: Office, holding: Holding) -> None:
+    # The journal is written by this thread alone, so it is also closed by it; nobody waits any more.
+    await budgets.treasury.aclose()
+    holding.close()
+    budgets.teller.close()
 
 
 def _desk(premises: Premises, look_ups: ThreadPoolExecutor, metrics: instruments.Metrics) -> Desk:
