@@ -49,10 +49,12 @@ class Purse(msgspec.Struct):
         """Say whether there is room for so few requests that what is held here may be lacking elsewhere."""
         return self.room < PLENTY * self.need
 
-    def promise(self, amount: int, at: float) -> None:
-        """Set a part aside for a request."""
+    def promise(self, amount: int, at: float) -> bool:
+        """Set a part aside for a request; returns whether it was there."""
+        enough = amount <= self.held - self.promised - self.returning
         self.promised += amount
-        self.need = max(amount, int(self.need * FADING))
+        faded = int(self.need * FADING)
+        self.need = max(faded, amount)
         elapsed = at - self.used_at
         if elapsed < 1.0:
             # An average over about a second, which forgets a burst as soon as it is over.
@@ -60,6 +62,7 @@ class Purse(msgspec.Struct):
         else:
             self.pace = amount / min(elapsed, 10.0)
         self.used_at = at
+        return enough
 
     def learn(self, share: Share | None, turn: int) -> None:
         """Take in what the database holds for this process, unless that is older than what is known."""

@@ -115,20 +115,20 @@ class Treasury:
             applying = self._applying[requester] = self._apply(requester, at)
         return applying
 
-    async def admit(self, needs: Iterable[tuple[Purse, int]]) -> Reservation:
+    async def admit(self, parts: tuple[Part, ...]) -> Reservation:
         """Reserve what a request needs of all its windows.
 
         Raises `InsufficientQuota` naming the one that has no room, and `MeteringUnavailable` where a strict
         budget cannot be asked.
         """
         at = self._clock.monotonic()
-        parts = tuple([Part(purse, amount) for purse, amount in needs])
         reservation = Reservation(parts)
         enough, low = True, False
         for part in parts:
-            enough = enough and part.amount <= part.purse.free
-            part.purse.promise(part.amount, at)
-            low = low or part.purse.low(at)
+            purse = part.purse
+            if not purse.promise(part.amount, at):
+                enough = False
+            low = low or purse.low(at)
         if enough:
             if low:
                 self._ask()
@@ -152,8 +152,7 @@ class Treasury:
     async def grow(self, reservation: Reservation, part: Part, amount: int) -> Standing | None:
         """Reserve more for a request under way; returns the window where there is no room for it."""
         part.growing = True
-        enough = amount <= part.purse.free
-        part.purse.promise(amount, self._clock.monotonic())
+        enough = part.purse.promise(amount, self._clock.monotonic())
         more = Reservation((Part(part.purse, amount),))
         try:
             full = None if enough else await self._wait(more)

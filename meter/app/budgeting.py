@@ -19,7 +19,7 @@ from meter.app import actions
 from meter.app.clocks import ServerClock
 from meter.core.allowances import Answer, Ask, Beat, Share, Wish
 from meter.core.attempts import Attempt
-from meter.core.bounds import Bound, bound, likely
+from meter.core.bounds import Bound, Ceiling, Ceilings, bound, likely
 from meter.core.budgets import Amounts, Budget, Enforcement, Measure
 from meter.core.clock import Clock
 from meter.core.errors import MeteringUnavailable, ModelNotPriced
@@ -118,6 +118,7 @@ class Budgeting:
         self.treasury = treasury
         self.sizes = sizes
         self._book = book
+        self._ceilings = Ceilings()
         self._cuts = overrun == CUT
         self._growing: set[asyncio.Task[None]] = set()
 
@@ -133,9 +134,9 @@ class Budgeting:
         prices = self._book().tiers(attempt.upstream, attempt.model, attempt.started_at)
         if not prices and (counted := under.counts_costs):
             raise ModelNotPriced(attempt.model, f"the budget of {counted.whose} counts what it costs")
-        most = _bound(under.strict, attempt, facts, prices) if under.strict else None
+        most = _bound(under.strict, attempt, facts, self._ceilings.of(prices)) if under.strict else None
         some = self.likely(attempt, facts, prices) if under.guesses else ONE_REQUEST
-        reservation = await self.treasury.admit(_needs(under.purses, most, some))
+        reservation = await self.treasury.admit(_parts(under.purses, most, some))
         expected = Expected(some, attempt.prompt_estimate, prices, facts.service_tier)
         return _Budgeted(self, reservation, most, expected)
 
@@ -227,13 +228,13 @@ class _Budgeted(Hold):
 
 
 def _bound(
-    strict: frozenset[Measure], attempt: Attempt, facts: RequestFacts, prices: Sequence[Price]
+    strict: frozenset[Measure], attempt: Attempt, facts: RequestFacts, ceiling: Ceiling
 ) -> Bound | None:
     """Bound a request that falls under strict budgets; a request is one request, whatever it is."""
     if strict <= {Measure.REQUESTS}:
         return None
     embeds = attempt.route == EMBEDDINGS
-    most = bound(facts.document, body_bytes=facts.body_bytes, embeds=embeds, prices=prices)
+    most = bound(facts.document, body_bytes=facts.body_bytes, embeds=embeds, ceiling=ceiling)
     if Measure.COST not in strict:
         return msgspec.structs.replace(most, cost=None)
     if most.cost is None:
@@ -241,13 +242,17 @@ def _bound(
     return most
 
 
-def _needs(purses: Sequence[Purse], most: Bound | None, some: Amounts) -> list[tuple[Purse, int]]:
-    strict = some if most is None else Amounts(most.cost or 0, most.total_tokens, 1)
-    found = []
-    for purse in purses:
-        amounts = strict if purse.budget.enforcement is Enforcement.STRICT else some
-        found.append((purse, amounts.of(purse.budget.measure)))
-    return found
+def _parts(purses: Sequence[Purse], most: Bound | None, some: Amounts) -> tuple[Part, ...]:
+    """Say what a request needs of each window."""
+    strict = some if most is None else Amounts(most.cost or 0, most.prompt_tokens + most.completion_tokens, 1)
+    budgets = [(purse, purse.budget) for purse in purses]
+    # By way of a list, which takes half the time of a generator.
+    return tuple(
+        [
+            Part(purse, (strict if budget.enforcement is Enforcement.STRICT else some).of(budget.measure))
+            for purse, budget in budgets
+        ]
+    )
 
 
 def _in_tier(prices: Sequence[Price], service_tier: str | None) -> Price | None:

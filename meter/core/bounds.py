@@ -9,9 +9,8 @@ What has no bound is refused, naming what to do: pictures and files that the pro
 there, and models that it may choose instead.
 """
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,8 +22,8 @@ from meter.core.prices import Price, Rates
 IMAGE_TOKENS_MAX = 50_000
 CHOICES_MAX = 1024
 TOKENS_MAX = 10**9
-# Every request asks for the rates of a few prices, which hardly ever change.
-RATES_REMEMBERED_MAX = 4096
+# Every request asks for the ceiling of a few prices, which hardly ever change.
+CEILINGS_REMEMBERED_MAX = 4096
 
 # Members by which a provider adds to a request what is not in it.
 _ADDING = frozenset(
@@ -57,17 +56,77 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
         return self.prompt_tokens + self.completion_tokens
 
 
-def bound(document: Mapping[str, Any], *, body_bytes: int, embeds: bool, prices: Iterable[Price]) -> Bound:
-    """Bound a request by its decoded body, the body's length, and its model's price in every tier.
+class Dearest(NamedTuple):
+    """The dearest rates of a tier for prompts of more than so many tokens; `None` is no price."""
+
+    above_tokens: int
+    prompt: int | None
+    completion: int | None
+    request: int
+
+    def cost(self, prompt: int, completion: int) -> int | None:
+        """Cost tokens of whatever kind; `None` where they have no price."""
+        if (prompt and self.prompt is None) or (completion and self.completion is None):
+            return None
+        return prompt * (self.prompt or 0) + completion * (self.completion or 0) + self.request
+
+
+class Ceiling(msgspec.Struct, frozen=True):
+    """What a model can cost and say at most, by its price in every tier."""
+
+    prices: tuple[Price, ...]
+    output_tokens: int | None
+    """Of one choice of an answer; `None` where no price says it."""
+    rates: tuple[Dearest, ...]
+
+    def cost(self, prompt: int, completion: int) -> int | None:
+        """Cost the tokens in the dearest tier, at the dearest rate that each can have.
+
+        A prompt may be shorter than its bound, so that the rates of shorter ones count too.
+        """
+        most: int | None = None
+        for rates in self.rates:
+            if prompt > rates.above_tokens:
+                cost = rates.cost(prompt, completion)
+                if cost is not None and (most is None or cost > most):
+                    most = cost
+        return most
+
+
+def ceiling(prices: Iterable[Price]) -> Ceiling:
+    """Find the dearest of a model's prices."""
+    listed = tuple(prices)
+    most = [price.max_output_tokens for price in listed if price.max_output_tokens is not None]
+    rates = dict.fromkeys(dearest for price in listed for dearest in _dearest(price))
+    return Ceiling(listed, max(most, default=None), tuple(rates))
+
+
+class Ceilings:
+    """Remembers the ceilings of prices by the very tuples, because comparing prices would take longer."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Ceiling] = {}
+
+    def of(self, prices: tuple[Price, ...]) -> Ceiling:
+        """Return the ceiling of a model's prices."""
+        # A ceiling holds its prices, so that no others get their id while it is remembered.
+        known = self._known.get(id(prices))
+        if known is None:
+            if len(self._known) >= CEILINGS_REMEMBERED_MAX:
+                self._known.clear()
+            known = self._known[id(prices)] = ceiling(prices)
+        return known
+
+
+def bound(document: Mapping[str, Any], *, body_bytes: int, embeds: bool, ceiling: Ceiling) -> Bound:
+    """Bound a request by its decoded body, the body's length, and what its model can cost and say.
 
     `embeds` says that the answer has no tokens. Raises `RequestNotBounded`, or `InvalidRequest` for limits
     that are no numbers.
     """
-    listed = tuple(prices)
     prompt = body_bytes + IMAGE_TOKENS_MAX * _images(document)
-    completion = 0 if embeds else _completion(document, body_bytes, listed)
-    cost = _dearest(listed, prompt, completion)
-    return Bound(prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+    completion = 0 if embeds else _completion(document, body_bytes, ceiling.output_tokens)
+    return Bound(prompt_tokens=prompt, completion_tokens=completion, cost=ceiling.cost(prompt, completion))
 
 
 def likely(
@@ -94,25 +153,26 @@ def asked_output_tokens(document: Mapping[str, Any]) -> int | None:
 
 def choices(document: Mapping[str, Any]) -> int:
     """Return how many answers are asked for: `n` or `best_of`, for each of several prompts."""
-    wanted = max(_number(document, "n") or 0, _number(document, "best_of") or 0)
-    # A list of numbers is one prompt, by its tokens.
-    prompts = sum(isinstance(prompt, str | list) for prompt in _list(document.get("prompt")))
-    count = max(1, wanted) * max(1, prompts)
+    count = max(1, _number(document, "n") or 0, _number(document, "best_of") or 0)
+    prompts = document.get("prompt")
+    if isinstance(prompts, list):
+        # A list of numbers is one prompt, by its tokens.
+        count *= max(1, sum(isinstance(prompt, str | list) for prompt in prompts))
     if count > CHOICES_MAX:
         raise InvalidRequest(f"'n' asks for more than {CHOICES_MAX} answers.", param="n")
-    return max(1, count)
+    return count
 
 
-def _completion(document: Mapping[str, Any], body_bytes: int, prices: tuple[Price, ...]) -> int:
-    most = [price.max_output_tokens for price in prices if price.max_output_tokens is not None]
-    each = asked_output_tokens(document)
-    if each is None and not most:
+def _completion(document: Mapping[str, Any], body_bytes: int, output_tokens: int | None) -> int:
+    asked = asked_output_tokens(document)
+    each = output_tokens if asked is None else asked
+    if each is None:
         raise RequestNotBounded(
             "A strict budget needs to know how long the answer can be: set 'max_completion_tokens' (or "
             "'max_tokens'), or the model's largest output with 'meter prices set ... --max-output N'.",
             param="max_completion_tokens",
         )
-    tokens = (max(most) if each is None else each) + _thoughts(document)
+    tokens = each + _thoughts(document)
     if document.get("prediction") is not None:
         # Rejected predictions are billed as output beside what was generated.
         tokens += body_bytes
@@ -142,11 +202,16 @@ def _images(document: Mapping[str, Any]) -> int:
     for tool in _list(document.get("tools")):
         if not isinstance(tool, dict) or tool.get("type", "function") not in _TOOLS_OF_CLIENT:
             raise _not_bounded("tools", "has a tool that runs at the provider")
-    messages = [message for message in _list(document.get("messages")) if isinstance(message, dict)]
-    if any(message.get("audio") for message in messages):
+    return sum([_images_of(message) for message in _list(document.get("messages"))])
+
+
+def _images_of(message: object) -> int:
+    if not isinstance(message, dict):
+        return 0
+    if message.get("audio"):
         raise _not_bounded("messages", "names audio that the provider keeps")
-    contents = [content for message in messages if isinstance(content := message.get("content"), list)]
-    return sum([_image(part) for content in contents for part in content])
+    content = message.get("content")
+    return sum([_image(part) for part in content]) if isinstance(content, list) else 0
 
 
 def _image(part: object) -> int:
@@ -170,30 +235,16 @@ def _not_bounded(param: str, why: str) -> RequestNotBounded:
     )
 
 
-def _dearest(prices: tuple[Price, ...], prompt: int, completion: int) -> int | None:
-    """Cost the tokens in the dearest tier, at the dearest rate that each can have."""
-    most: int | None = None
-    for price in prices:
-        longer = (price.rates_for(prompt),) if price.long_context else ()
-        for rates in (price.rates, *longer):
-            cost = _at_most(rates, prompt, completion)
-            if cost is not None and (most is None or cost > most):
-                most = cost
-    return most
+def _dearest(price: Price) -> Iterator[Dearest]:
+    yield _dearest_of(price.rates, -1)
+    for longer in price.long_context:
+        yield _dearest_of(longer.rates, longer.above_tokens)
 
 
-def _at_most(rates: Rates, prompt: int, completion: int) -> int | None:
-    dearest_in, dearest_out = _dearest_rates(rates)
-    if (prompt and dearest_in is None) or (completion and dearest_out is None):
-        return None
-    return prompt * (dearest_in or 0) + completion * (dearest_out or 0) + rates.request
-
-
-@lru_cache(RATES_REMEMBERED_MAX)
-def _dearest_rates(rates: Rates) -> tuple[int | None, int | None]:
+def _dearest_of(rates: Rates, above_tokens: int) -> Dearest:
     ins = [rate for kind in _PROMPT_KINDS if (rate := rates.of(kind)) is not None]
     outs = [rate for kind in _COMPLETION_KINDS if (rate := rates.of(kind)) is not None]
-    return max(ins, default=None), max(outs, default=None)
+    return Dearest(above_tokens, max(ins, default=None), max(outs, default=None), rates.request)
 
 
 def _number(document: Mapping[str, Any], name: str) -> int | None:

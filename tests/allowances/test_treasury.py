@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from meter.allowances.reservations import Part
 from meter.allowances.treasury import WAIT_SECONDS_AWAY, WAIT_SECONDS_MAX, Bank, Treasury
 from meter.core.allowances import Answer, Ask, Beat, Room, Share, Wish, decide
 from meter.core.budgets import Budget, Enforcement, Measure, Standing
@@ -95,7 +96,7 @@ class Office:
     async def admit(self, tokens: int) -> Any:
         """Ask for a request's admission."""
         purses = self.treasury.purses("team", "key", "model", NOW)
-        return await self.treasury.admit([(purse, tokens) for purse in purses])
+        return await self.treasury.admit(tuple(Part(purse, tokens) for purse in purses))
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

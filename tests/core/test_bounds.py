@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from meter.core.bounds import CHOICES_MAX, IMAGE_TOKENS_MAX, Bound, bound, likely
+from meter.core.bounds import CHOICES_MAX, IMAGE_TOKENS_MAX, Bound, Ceilings, bound, ceiling, likely
 from meter.core.errors import InvalidRequest, RequestNotBounded
 from meter.core.prices import LongContext, Price, Rates
 
@@ -29,7 +29,7 @@ def price(**fields: object) -> Price:
 
 def bounded(document: dict[str, Any], *prices: Price, body_bytes: int = 100, embeds: bool = False) -> Bound:
     """Bound a request with a body of 100 bytes, at one price unless told otherwise."""
-    return bound(document, body_bytes=body_bytes, embeds=embeds, prices=prices or (price(),))
+    return bound(document, body_bytes=body_bytes, embeds=embeds, ceiling=ceiling(prices or (price(),)))
 
 
 def test_text_is_bounded_by_its_bytes() -> None:
@@ -163,9 +163,27 @@ def test_a_long_prompt_counts_at_its_rate() -> None:
     assert bounded({"max_tokens": 10}, price(long_context=(long,))).cost == 100 * 6 + 10 * 30
 
 
+def test_a_prompt_that_may_be_shorter_counts_at_the_rates_of_shorter_ones() -> None:
+    """A prompt has at most as many tokens as bytes, so that any of the steps below may be the one."""
+    dear = LongContext(above_tokens=50, rates=Rates(prompt=9, completion=30))
+    cheap = LongContext(above_tokens=80, rates=Rates(prompt=1, completion=5))
+
+    assert bounded({"max_tokens": 10}, price(long_context=(dear, cheap))).cost == 100 * 9 + 10 * 30
+
+
+def test_ceilings_are_of_the_prices_that_are_asked_for() -> None:
+    """What is remembered for some prices is never the answer for others."""
+    ceilings = Ceilings()
+    asked = [(price(rates=Rates(prompt=rate)),) for rate in range(100)]
+
+    found = [ceilings.of(prices) for prices in asked for _ in range(2)]
+
+    assert [each.rates[0].prompt for each in found] == [rate for rate in range(100) for _ in range(2)]
+
+
 def test_without_a_price_the_cost_is_unknown() -> None:
     """Tokens are bounded all the same."""
-    assert bound({"max_tokens": 10}, body_bytes=100, embeds=False, prices=()) == Bound(
+    assert bound({"max_tokens": 10}, body_bytes=100, embeds=False, ceiling=ceiling(())) == Bound(
         prompt_tokens=100, completion_tokens=10
     )
     assert bounded({"max_tokens": 10}, price(rates=Rates(prompt=3))).cost is None

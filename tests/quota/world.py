@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from meter.allowances.reservations import Reservation
+from meter.allowances.reservations import Part, Reservation
 from meter.allowances.treasury import Bank, Treasury
 from meter.core.allowances import Ask, Wish
 from meter.core.audit import Signature
@@ -138,8 +138,8 @@ class Process:
         """Ask for a request's admission."""
         world = self.world
         purses = self.treasury.purses(TEAM, key_id, MODEL, world.now)
-        needs = [(purse, amounts_of(tokens).of(purse.budget.measure)) for purse in purses]
-        task = world.loop.create_task(self.treasury.admit(needs))
+        parts = tuple(Part(purse, amounts_of(tokens).of(purse.budget.measure)) for purse in purses)
+        task = world.loop.create_task(self.treasury.admit(parts))
         request = Request(world.new_id(), key_id, tokens, world.now, task)
         world.asked[request.event_id] = tokens
         self.requests.append(request)
