@@ -121,6 +121,11 @@ class Tap:
         """Tokens of the answer so far, estimated; cheap."""
         return self._answer.emitted.tokens
 
+    @property
+    def done(self) -> bool:
+        """Whether a stream has said that this was all (`[DONE]`)."""
+        return self._answer.done
+
     def feed(self, data: bytes) -> None:
         """Take in the next bytes as they came from the network; never raises."""
         inflater = self._inflater
@@ -215,7 +220,7 @@ class _Answer:
         self._chunks = 0
         self._choice_chunks = 0
         self._emitted_at_usage = 0
-        self._done = False
+        self.done = False
         self._comments = 0
         self.unparseable = 0
         self._error: UpstreamError | None = None
@@ -234,7 +239,7 @@ class _Answer:
             self._error = self._error or _error_of(document) or UpstreamError()
         data = event.data.strip()
         if data == b"[DONE]":
-            self._done = True
+            self.done = True
         elif data:
             self.read_document(data, named_error=event.event == b"error")
 
@@ -269,7 +274,7 @@ class _Answer:
         if size > USAGE_BYTES_MAX and compact_json([usage, on_choices], USAGE_BYTES_MAX) is None:
             self._anomalies["usage_too_large"] = None
             return
-        if self._done:
+        if self.done:
             self._anomalies["usage_after_done"] = None
         if usage is not None:
             self._chunks += 1
@@ -321,7 +326,7 @@ class _Answer:
             upstream_cost_source=source,
             usage_chunks=self._chunks or self._choice_chunks,
             choice_usage=bool(choices),
-            done=self._done,
+            done=self.done,
             comments=self._comments,
             unparseable_events=self.unparseable,
             error=self._error,

@@ -77,6 +77,7 @@ class Pump:
         self._stopped_by: Outcome | None = None
         self._doubted = False
         self._left = False
+        self._missed = False
         self._tap: Tap | None = None
         self._stripper: Stripper | None = None
         self._status: int | None = None
@@ -104,12 +105,14 @@ class Pump:
         reset, so that the next one finds the connection lost.
         """
         self._doubted = True
+        self._note_leaving()
         self._stop(Outcome.CLIENT_CLOSED, self._plan.hangup_grace_seconds)
 
     def abandon(self) -> None:
         """Say that the client has left: read on for the grace, delivering to nobody."""
         if not self._left:
             self._left = True
+            self._note_leaving()
             self._stop(Outcome.CLIENT_CLOSED, self._plan.hangup_grace_seconds)
             while not self._queue.empty():
                 self._queue.get_nowait()
@@ -153,10 +156,11 @@ class Pump:
             if self._stopped_by is Outcome.CLIENT_CLOSED:
                 # Whoever was in doubt is not waited for at the end either.
                 self.abandon()
+                return self._ended(self._as_left())
             return self._ended(self._stopped_by or Outcome.INTERRUPTED)
         finally:
             self._reading = None
-        return self._ended(Outcome.CLIENT_CLOSED if self._left or self._doubted else Outcome.OK)
+        return self._ended(self._as_left())
 
     async def _exchange(self) -> None:
         exchange = await self._plan.open()
@@ -225,6 +229,14 @@ class Pump:
             await self._queue.put(chunk)
             if self._doubted:
                 self._go_on()
+
+    def _note_leaving(self) -> None:
+        """Note whether the client leaves before it was told everything; many close at `[DONE]`."""
+        told = self._tap is not None and self._tap.done and self._queue.empty()
+        self._missed = self._missed or not told
+
+    def _as_left(self) -> Outcome:
+        return Outcome.CLIENT_CLOSED if self._missed else Outcome.OK
 
     def _ended(self, outcome: Outcome) -> Outcome:
         # An upstream that refuses is no completion, however the reading of its refusal ended.

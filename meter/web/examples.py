@@ -29,7 +29,8 @@ from meter.web.teams import NewTeam, TeamList
 from meter.web.tokens import IssuedToken, NewToken, TokenList
 
 _AT = datetime(2026, 11, 25, 12, tzinfo=UTC)
-_ENDS = _AT + timedelta(days=90)
+# What is made with an example must not have ended already, whenever somebody tries it.
+_ENDS = _AT + timedelta(days=36525)
 _MODELS = ["openai/gpt-4.1", "anthropic/*"]
 
 _TEAM = Team("fL6x2GPNfFmj", "search", _AT, models=tuple(_MODELS), rpm=600)

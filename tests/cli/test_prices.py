@@ -85,7 +85,7 @@ def test_every_option(database: Database) -> None:
         *("--cache-write-1h", "5", "--input-audio", "6", "--output-audio", "7", "--request", "0.005"),
         *("--above", "200000", "--prompt-above", "8", "--cached-above", "9", "--cache-write-above", "10"),
         *("--completion-above", "11", "--max-output", "12", "--tier", "flex", "--upstream", "gateway"),
-        *("--from", "2027-01-01", "--note", "as agreed"),
+        *("--from", "2127-01-01", "--note", "as agreed"),
     )
 
     (price,) = own(database)
@@ -112,10 +112,10 @@ def test_every_option(database: Database) -> None:
         ),
     )
     assert (price.max_output_tokens, price.service_tier, price.upstream) == (12, "flex", "gateway")
-    assert price.effective_from.isoformat() == "2027-01-01T00:00:00+00:00"
+    assert price.effective_from.isoformat() == "2127-01-01T00:00:00+00:00"
     assert price.note == "as agreed"
     assert price.created_by
-    assert "tier flex, upstream gateway, from 2027-01-01 on" in told
+    assert "tier flex, upstream gateway, from 2127-01-01 on" in told
     assert "prompts above 200000 tokens: prompt 8.00" in told
     assert "no upstream is named 'gateway'" in told
     assert "reprice" not in told

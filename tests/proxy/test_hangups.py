@@ -100,12 +100,27 @@ def test_a_client_that_hangs_up_and_an_upstream_that_stalls(
 
     for offset, charged in found.items():
         reported = offset >= USAGE_COMPLETE_AT
-        assert charged.outcome is Outcome.CLIENT_CLOSED
+        # Who has read `[DONE]` has read everything, whether the upstream hangs up or not.
+        assert charged.outcome is (Outcome.OK if offset == len(WHOLE) else Outcome.CLIENT_CLOSED)
         assert charged.completion_tokens >= emitted(offset)
         assert charged.prompt_tokens > 0
         assert charged.usage_source is (UsageSource.REPORTED if reported else UsageSource.ESTIMATED)
     assert all(request.hung_up.wait(wire.SECONDS_MAX) for request in upstream.received)
     never.open()
+
+
+def test_a_client_that_hangs_up_at_the_end(upstream: FakeUpstream, tmp_path: Path) -> None:
+    """Programs close at `[DONE]`, before the connection says that this was all: they have missed nothing."""
+    never = Gate()
+    upstream.answer(lambda request: stream(WHOLE[: offset_of(request)], never))
+    with running(tmp_path, upstream, 0) as meter:
+        for offset in (len(WHOLE), len(WHOLE) - len(DONE)):
+            asyncio.run(read_and_hang_up(meter, meter.first_key, offset))
+        found = meter.events(meter.first_key, 2)
+    never.open()
+
+    assert [each.outcome for each in found] == [Outcome.OK, Outcome.CLIENT_CLOSED]
+    assert {each.usage_source for each in found} == {UsageSource.REPORTED}
 
 
 @pytest.mark.long

@@ -137,7 +137,7 @@ def test_a_budget_of_a_successor_is_its_lines(database: Database) -> None:
     use(database, old, 7)
     new, _ = rotate(database, "ci")
 
-    made = put(database, "tester", Draft(limit="1000", period="month", key=new.id, measure="tokens"))
+    made = put(database, "tester", Draft(limit="1000", period="total", key=new.id, measure="tokens"))
 
     assert made.spent == "7"
     assert ledger.verify(database) == []
