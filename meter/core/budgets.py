@@ -144,19 +144,21 @@ def spent_by_window(budgets: Iterable[Budget], events: Iterable[UsageEvent]) -> 
     """Add up what events have spent, by budget and window; both are told by when and for whom it started."""
     found: dict[tuple[str, Span], int] = {}
     # Many events of a batch are for the same windows, and calendars take their time.
-    windows: dict[tuple[str, str, str, datetime], list[tuple[Measure, tuple[str, Span]]]] = {}
+    applying: dict[tuple[str, str, str], list[Budget]] = {}
+    spans: dict[tuple[str, datetime], Span] = {}
     listed = list(budgets)
     for event in events if listed else ():
         amounts = charged(event)
-        place = (event.team_id, event.key_id, event.model_requested, bucket(event.started_at))
-        if place not in windows:
-            windows[place] = [
-                (budget.measure, (budget.id, budget.span(event.started_at)))
-                for budget in listed
-                if budget.applies(event.team_id, event.key_id, event.model_requested)
-            ]
-        for measure, window in windows[place]:
-            found[window] = found.get(window, 0) + amounts.of(measure)
+        requester = (event.team_id, event.key_id, event.model_requested)
+        if requester not in applying:
+            applying[requester] = [budget for budget in listed if budget.applies(*requester)]
+        quarter = bucket(event.started_at)
+        for budget in applying[requester]:
+            held = (budget.id, quarter)
+            if held not in spans:
+                spans[held] = budget.span(quarter)
+            window = (budget.id, spans[held])
+            found[window] = found.get(window, 0) + amounts.of(budget.measure)
     return found
 
 

@@ -19,8 +19,11 @@ from meter.journal.backlog import Backlog, Interrupted
 from meter.journal.quarantine import Quarantine
 
 BATCH_EVENTS_MAX = 1000
-# Waiting this long for company makes batches of what comes together.
-LINGER_SECONDS = 0.02
+# Waiting for company makes batches of what comes together: a while at least, and so many times what the last
+# round took of the processor, since a round takes some milliseconds of it however few events it has.
+LINGER_SECONDS_MIN = 0.02
+LINGER_SECONDS_MAX = 0.25
+LINGER_FACTOR = 30
 RETRY_SECONDS_FIRST = 0.1
 RETRY_SECONDS_MAX = 5.0
 ADOPT_SECONDS = 10.0
@@ -148,7 +151,9 @@ class Shipper:
         while True:
             # Asked before, because what is written until then is shipped too.
             closing = self._closing.is_set()
+            began = time.thread_time()
             self._guarded(self._ship, "the shipping")
+            linger = linger_seconds(time.thread_time() - began)
             if closing:
                 return
             if time.monotonic() >= next_round:
@@ -156,7 +161,7 @@ class Shipper:
                 self._guarded(self._upkeep, "the upkeep")
                 next_round = time.monotonic() + ADOPT_SECONDS
             if self._wake.wait(max(0.0, next_round - time.monotonic())):
-                self._closing.wait(LINGER_SECONDS)
+                self._closing.wait(linger)
                 self._wake.clear()
 
     def _ship(self) -> None:
@@ -182,3 +187,8 @@ class Shipper:
             raise
         except Exception:
             log.exception("%s failed; it is tried again in %.0f s", what, ADOPT_SECONDS)
+
+
+def linger_seconds(cpu_seconds: float) -> float:
+    """Say how long to wait for company after a round that took this much of the processor."""
+    return min(LINGER_SECONDS_MAX, max(LINGER_SECONDS_MIN, LINGER_FACTOR * cpu_seconds))

@@ -25,6 +25,18 @@ ALIVE_SECONDS = 30.0
 # Until then a request that began in a window may still need its allowance there.
 ENDED_FOR = timedelta(hours=1)
 
+_HELD = (
+    sa.select(
+        budget_windows.c.budget_id,
+        budget_windows.c.start,
+        allowances.c.id,
+        allowances.c.amount,
+        (budgets_table.c.limit - budget_windows.c.spent - budget_windows.c.reserved).label("room"),
+    )
+    .select_from(allowances.join(budget_windows).join(budgets_table))
+    .where(allowances.c.holder == sa.bindparam("by"))
+)
+
 
 def reserve(
     database: Database, holder: str, wishes: Sequence[Wish], asks: Sequence[Ask], now: datetime
@@ -185,19 +197,7 @@ def _free(connection: sa.Connection, row: sa.Row[Any], amount: int) -> None:
 
 
 def _held(connection: sa.Connection, holder: str) -> dict[int, Share]:
-    window = budget_windows.c
-    query = (
-        sa.select(
-            window.budget_id,
-            window.start,
-            allowances.c.id,
-            allowances.c.amount,
-            (budgets_table.c.limit - window.spent - window.reserved).label("room"),
-        )
-        .select_from(allowances.join(budget_windows).join(budgets_table))
-        .where(allowances.c.holder == holder)
-    )
-    rows = connection.execute(query)
+    rows = connection.execute(_HELD, {"by": holder})
     return {row.id: Share(row.budget_id, row.start, row.id, row.amount, row.room) for row in rows}
 
 

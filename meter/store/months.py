@@ -14,6 +14,8 @@ from meter.store.database import Database
 from meter.store.locks import Lock, hold
 from meter.store.tables import closed_months
 
+_MONTHS = sa.select(closed_months.c.month)
+
 
 def close(database: Database, month: Period, by: Signature) -> ClosedMonth:
     """Close a month; raises `Conflict` where it is closed already.
@@ -49,7 +51,7 @@ def list_all(database: Database) -> list[ClosedMonth]:
 
 def closed(connection: sa.Connection) -> frozenset[datetime]:
     """Return the first instants of the closed months, for whoever shares appending."""
-    return frozenset(connection.scalars(sa.select(closed_months.c.month)))
+    return frozenset(connection.scalars(_MONTHS))
 
 
 def _closed_month(row: sa.RowMapping) -> ClosedMonth:

@@ -24,12 +24,12 @@ EVENTS_PER_BATCH = 1000
 # Locks are not handed out in turn: who waits for one needs a moment in which it is free.
 PAUSE_SECONDS = 0.02
 _HORIZON = "ledger_horizon"
+_WRITTEN_HORIZON = sa.select(installation.c.value).where(installation.c.name == _HORIZON)
 
 
 def horizon(connection: sa.Connection) -> datetime | None:
     """Return where the ledger begins; `None` where nothing has left it."""
-    query = sa.select(installation.c.value).where(installation.c.name == _HORIZON)
-    written = connection.scalar(query)
+    written = connection.scalar(_WRITTEN_HORIZON)
     return None if written is None else datetime.fromisoformat(written)
 
 

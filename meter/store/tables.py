@@ -22,6 +22,8 @@ metadata = sa.MetaData(
 
 def in_utc(value: datetime) -> datetime:
     """Return an instant in UTC; refuse naive times, which would mean another one on every machine."""
+    if value.tzinfo is UTC:
+        return value
     if value.tzinfo is None:
         raise ValueError(f"naive time {value!r} for the database")
     return value.astimezone(UTC)

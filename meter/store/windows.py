@@ -5,7 +5,7 @@ neither misses the other, appending and making exclude each other by an advisory
 writer at a time anyway.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -20,6 +20,40 @@ from meter.store.sums import spent_in, summable
 from meter.store.tables import allowances, budget_windows, budgets
 
 Key = tuple[str, Span]
+
+# Every batch asks these, so that they are written once.
+_THERE = sa.select(budget_windows.c.id).where(
+    budget_windows.c.budget_id == sa.bindparam("budget"), budget_windows.c.start == sa.bindparam("start")
+)
+_LOCKED = (
+    sa.select(budget_windows, budgets.c.measure, budgets.c.limit)
+    .join(budgets)
+    .where(budget_windows.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(budget_windows.c.id)
+    .with_for_update(of=budget_windows)
+)
+_HELD_IN = sa.select(allowances.c.id, allowances.c.window_id).where(
+    allowances.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+_ALLOWANCES_LOCKED = (
+    sa.select(allowances)
+    .where(allowances.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(allowances.c.id)
+    .with_for_update()
+)
+_CHANGE = (
+    sa.update(budget_windows)
+    .where(budget_windows.c.id == sa.bindparam("window"))
+    .values(
+        spent=budget_windows.c.spent + sa.bindparam("more_spent"),
+        reserved=budget_windows.c.reserved + sa.bindparam("more_reserved"),
+    )
+)
+_SHRINK = (
+    sa.update(allowances)
+    .where(allowances.c.id == sa.bindparam("allowance"))
+    .values(amount=allowances.c.amount - sa.bindparam("less"))
+)
 
 
 class Made(NamedTuple):
@@ -76,28 +110,23 @@ def lock(connection: sa.Connection, ids: Iterable[int]) -> dict[int, sa.Row[Any]
 
     Beside its columns a row has its budget's `measure` and `limit`.
     """
-    query = (
-        sa.select(budget_windows, budgets.c.measure, budgets.c.limit)
-        .join(budgets)
-        .where(budget_windows.c.id.in_(sorted(set(ids))))
-        .order_by(budget_windows.c.id)
-        .with_for_update(of=budget_windows)
-    )
-    return {row.id: row for row in connection.execute(query)}
+    rows = connection.execute(_LOCKED, {"ids": sorted(set(ids))})
+    return {row.id: row for row in rows}
 
 
 def _make(database: Database, connection: sa.Connection, budget: Budget, span: Span) -> Made:
-    columns = budget_windows.c
-    there = sa.select(columns.id).where(columns.budget_id == budget.id, columns.start == span.start)
-    found = connection.scalar(there)
+    key = {"budget": budget.id, "start": span.start}
+    found = connection.scalar(_THERE, key)
     if found is not None:
         return Made(found, is_new=False)
     values = {"budget_id": budget.id, "start": span.start, "end": span.end}
     statement = database.insert(budget_windows).values(**values, spent=spent_in(connection, budget, span))
-    added = statement.on_conflict_do_nothing(index_elements=["budget_id", "start"]).returning(columns.id)
-    made = connection.scalar(added)
+    added = statement.on_conflict_do_nothing(index_elements=["budget_id", "start"])
+    made = connection.scalar(added.returning(budget_windows.c.id))
     # Somebody else may have made it meanwhile, without the entries of this transaction.
-    return Made(connection.execute(there).scalar_one() if made is None else made, is_new=made is not None)
+    if made is None:
+        return Made(connection.execute(_THERE, key).scalar_one(), is_new=False)
+    return Made(made, is_new=True)
 
 
 def charge(
@@ -124,57 +153,77 @@ def charge(
     made = make(database, connection, {key: by_id[key[0]] for key in added})
     of_allowance = _windows_of(connection, held)
     rows = lock(connection, [*(each.id for each in made.values()), *of_allowance.values()])
-    changes = [_spend(connection, rows[made[key].id], made[key], by_id[key[0]], added[key]) for key in made]
+    changes = [_spent(rows[made[key].id], made[key], by_id[key[0]], added[key]) for key in made]
     measures = {
         number: Measure(rows[window].measure) for number, window in of_allowance.items() if window in rows
     }
-    _take(connection, events, measures)
+    # What was made now has these entries in its sum already.
+    spent = {window.id: added[key] for key, window in made.items() if not window.is_new}
+    _change(connection, spent, _take(connection, events, measures))
     return changes
 
 
-def _spend(connection: sa.Connection, row: sa.Row[Any], window: Made, budget: Budget, amount: int) -> Change:
-    if window.is_new:
-        # What was made now has these entries in its sum already.
-        return Change(budget, row.id, row.spent - amount, row.spent)
-    if amount:
-        _change(connection, row.id, spent=amount)
-    return Change(budget, row.id, row.spent, row.spent + amount)
+def _spent(row: sa.Row[Any], window: Made, budget: Budget, amount: int) -> Change:
+    before = row.spent - amount if window.is_new else row.spent
+    return Change(budget, row.id, before, before + amount)
 
 
-def _windows_of(connection: sa.Connection, held: Iterable[int]) -> dict[int, int]:
+def _windows_of(connection: sa.Connection, held: Collection[int]) -> dict[int, int]:
     """Return whose windows allowances are, which never changes and so needs no lock."""
-    query = sa.select(allowances.c.id, allowances.c.window_id).where(allowances.c.id.in_(held))
-    return {row.id: row.window_id for row in connection.execute(query)}
+    if not held:
+        return {}
+    return {row.id: row.window_id for row in connection.execute(_HELD_IN, {"ids": sorted(held)})}
 
 
-def _take(connection: sa.Connection, events: Iterable[UsageEvent], measures: Mapping[int, Measure]) -> None:
-    """Take what was spent out of the allowances that it was reserved in, as far as it was reserved."""
-    taken: dict[int, int] = {}
+def _take(
+    connection: sa.Connection, events: Iterable[UsageEvent], measures: Mapping[int, Measure]
+) -> dict[int, int]:
+    """Take what was spent out of the allowances that it was reserved in, as far as it was reserved.
+
+    Returns by how much that is less reserved, by window.
+    """
+    taken = _used_of(events, measures)
+    if not taken:
+        return {}
+    rows = connection.execute(_ALLOWANCES_LOCKED, {"ids": sorted(taken)}).all()
+    parts = [(row, part) for row in rows if (part := min(taken[row.id], row.amount))]
+    less: dict[int, int] = {}
+    for row, part in parts:
+        less[row.window_id] = less.get(row.window_id, 0) + part
+    if parts:
+        connection.execute(_SHRINK, [{"allowance": row.id, "less": part} for row, part in parts])
+    return less
+
+
+def _used_of(events: Iterable[UsageEvent], measures: Mapping[int, Measure]) -> dict[int, int]:
+    """Add up what was used of each allowance, for each event at most what it had reserved there."""
+    used: dict[int, int] = {}
     for event in events:
+        if not event.reserved:
+            continue
         amounts = charged(event)
         for reserved in event.reserved:
             measure = measures.get(reserved.allowance)
             if measure is not None:
-                used = max(0, min(amounts.of(measure), reserved.amount))
-                taken[reserved.allowance] = taken.get(reserved.allowance, 0) + used
-    query = sa.select(allowances).where(allowances.c.id.in_(taken)).order_by(allowances.c.id)
-    for row in connection.execute(query.with_for_update()).all():
-        part = min(taken[row.id], row.amount)
-        if part:
-            change = {"amount": allowances.c.amount - part}
-            connection.execute(sa.update(allowances).where(allowances.c.id == row.id).values(change))
-            _change(connection, row.window_id, reserved=-part)
+                part = max(0, min(amounts.of(measure), reserved.amount))
+                used[reserved.allowance] = used.get(reserved.allowance, 0) + part
+    return used
 
 
-def _change(connection: sa.Connection, window_id: int, *, spent: int = 0, reserved: int = 0) -> None:
-    columns = budget_windows.c
-    changed = {"spent": columns.spent + spent, "reserved": columns.reserved + reserved}
-    connection.execute(sa.update(budget_windows).where(columns.id == window_id).values(changed))
+def _change(connection: sa.Connection, spent: Mapping[int, int], less_reserved: Mapping[int, int]) -> None:
+    """Change locked windows, by their ids."""
+    changes = [
+        {"window": number, "more_spent": spent.get(number, 0), "more_reserved": -less_reserved.get(number, 0)}
+        for number in sorted({*spent, *less_reserved})
+        if spent.get(number) or less_reserved.get(number)
+    ]
+    if changes:
+        connection.execute(_CHANGE, changes)
 
 
 def reserve(connection: sa.Connection, window_id: int, amount: int) -> None:
     """Change what is reserved of a window, whose row is locked."""
-    _change(connection, window_id, reserved=amount)
+    _change(connection, {}, {window_id: -amount})
 
 
 def verify(connection: sa.Connection, known: Iterable[Budget], horizon: datetime | None = None) -> list[str]:
