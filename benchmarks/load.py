@@ -1,0 +1,72 @@
+"""Requests at full speed, by wrk, and what it says of them."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.proxies import MODEL
+
+_SCRIPT = """
+wrk.method = "POST"
+wrk.body = [[{body}]]
+wrk.headers["content-type"] = "application/json"
+wrk.headers["authorization"] = "Bearer {key}"
+"""
+_UNITS_US = {"us": 1.0, "ms": 1e3, "s": 1e6}
+
+
+class Loaded(NamedTuple):
+    """What came of it."""
+
+    requests: int
+    failed: int
+    p50_us: float
+    p99_us: float
+
+
+def body(*, stream: bool) -> str:
+    """Write a request's body; a stream asks for its usage, so that nothing has to be put in."""
+    options = ',"stream":true,"stream_options":{"include_usage":true}' if stream else ""
+    messages = '[{"role":"system","content":"You are brief."},{"role":"user","content":"What is a proxy?"}]'
+    return f'{{"model":"{MODEL}","messages":{messages},"max_tokens":300{options}}}'
+
+
+def load(folder: Path, port: int, key: str, *, at_once: int, seconds: float, stream: bool) -> Loaded:
+    """Keep so many requests under way for so long."""
+    script = folder / "load.lua"
+    script.write_text(_SCRIPT.format(body=body(stream=stream), key=key))
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    command = ["wrk", "-t1", f"-c{at_once}", f"-d{seconds:g}s", "--latency", "-s", str(script), url]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    errors = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
+    failed = sum(map(int, errors.groups())) if errors else 0
+    return Loaded(
+        requests=int(_found(r"(\d+) requests in", said)[0]),
+        failed=failed + (int(refused[1]) if refused else 0),
+        p50_us=_latency(said, 50),
+        p99_us=_latency(said, 99),
+    )
+
+
+def paced_request(key: str, pace_ms: int) -> bytes:
+    """Write a request for a paced stream."""
+    content = body(stream=True)
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+        f"authorization: Bearer {key}\r\nx-pace-ms: {pace_ms}\r\ncontent-length: {len(content)}\r\n\r\n"
+    )
+    return (head + content).encode()
+
+
+def _latency(said: str, percent: int) -> float:
+    amount, unit = _found(rf"{percent}%\s+([\d.]+)(us|ms|s)", said)
+    return float(amount) * _UNITS_US[unit]
+
+
+def _found(pattern: str, said: str) -> tuple[str, ...]:
+    match = re.search(pattern, said)
+    if match is None:
+        raise RuntimeError(f"wrk said something else:\n{said}")
+    return match.groups()
