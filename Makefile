@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: secrets rolling bench bench-ledger help install install-dev run demo test test-long screenshots cases stock fuzz money dashboards series faults quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
+.PHONY: secrets rolling bench bench-ledger help install install-dev run demo test test-long screenshots cases stock fuzz money dashboards series security audit sbom faults quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +45,19 @@ money: install-dev ## Price 100,000 random usages, and sum ten million calls on 
 	METER_TEST_MONEY_EXAMPLES=$(or $(EXAMPLES),100000) $(BIN)/pytest -q tests/core/test_prices.py -k costs_are_exact
 	METER_TEST_CALLS=$(or $(CALLS),10000000) $(BIN)/pytest -q tests/store/test_money.py
 
-fuzz: install-dev ## Make up requests to the admin API at length (minutes)
+fuzz: install-dev ## Make up requests to the admin API, and inputs of every property for SECONDS=10 each (minutes)
 	METER_TEST_EXAMPLES=300 $(BIN)/pytest -q tests/web/test_schemathesis.py
+	METER_TEST_FUZZ_SECONDS=$(or $(SECONDS),10) $(BIN)/python -m pytest -p tests.fuzz -n $(TESTS_AT_ONCE) -q tests
+
+security: install-dev ## Run the tests of every threat in docs/security.md, and print the table (minutes)
+	$(BIN)/python -m tests.security.threats --jobs $(TESTS_AT_ONCE)
+
+audit: install-dev ## Ask for known vulnerabilities of what meter is built from
+	$(BIN)/python -m tests.security.audit
+
+sbom: install-dev ## Write what meter is built from to sbom.json (CycloneDX)
+	$(BIN)/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml \
+		--output-reproducible -o sbom.json
 
 dashboards: install-dev ## Write grafana/dashboards from the Python and SQL beside it
 	$(BIN)/python -m grafana.build
@@ -91,11 +102,12 @@ bench-prices: install-dev ## Print what rating an event costs, in CPU
 bench-limits: install-dev ## Print what lists of models, concurrency and rates cost a request, in CPU
 	$(BIN)/python -m tests.bench.limits
 
-check: install-dev ## Lint, types, format, and the migrations' consistency
+check: install-dev ## Lint, types, format, the migrations' consistency, and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_migrations.py
+	$(BIN)/python -m tests.security.audit
 
 fmt: install-dev ## Format the code
 	$(BIN)/ruff format .
