@@ -6,6 +6,8 @@ from typing import NamedTuple
 from meter.core.errors import MeterError
 from meter.metrics import Metrics
 from meter.proxy.connections import ConnectionLimits, Connections, Local, Overflow
+from meter.proxy.load import Load
+from meter.proxy.relay import Limits
 from meter.settings import Settings
 
 
@@ -21,10 +23,14 @@ def doors(
 ) -> Doors:
     """Make the doors; `local` answers even those who are too many."""
     data = Connections(
-        limits_of(settings, settings.connections_max), overflow=Overflow(local, refused), cut=metrics.cut
+        connection_limits(settings, settings.connections_max),
+        overflow=Overflow(local, refused),
+        cut=metrics.cut,
     )
     control = Connections(
-        limits_of(settings, settings.admin_connections_max), overflow=Overflow({}, refused), cut=metrics.cut
+        connection_limits(settings, settings.admin_connections_max),
+        overflow=Overflow({}, refused),
+        cut=metrics.cut,
     )
     metrics.gauge("meter_connections", "Connections of the data listener.", lambda: len(data))
     metrics.gauge("meter_control_connections", "Connections of the control listener.", lambda: len(control))
@@ -34,7 +40,7 @@ def doors(
     return Doors(data, control)
 
 
-def limits_of(settings: Settings, connections_max: int) -> ConnectionLimits:
+def connection_limits(settings: Settings, connections_max: int) -> ConnectionLimits:
     """Return what the connections of a listener may do."""
     return ConnectionLimits(
         connections_max=connections_max,
@@ -44,4 +50,26 @@ def limits_of(settings: Settings, connections_max: int) -> ConnectionLimits:
         body_seconds_max=settings.client_body_timeout_seconds,
         idle_seconds_max=settings.keep_alive_seconds,
         stall_seconds_max=settings.client_stall_timeout_seconds,
+    )
+
+
+def load_of(settings: Settings, metrics: Metrics, data: Connections) -> Load:
+    """Make what counts the requests under way and what is held for them."""
+    load = Load(
+        requests_max=settings.requests_max, bytes_max=settings.held_bytes_max, stalled=lambda: data.stalled
+    )
+    metrics.gauge(
+        "meter_held_bytes", "Bytes held at most of bodies and for slow clients.", lambda: load.held_bytes
+    )
+    return load
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return what shapes a request's way."""
+    return Limits(
+        body_bytes_max=settings.body_bytes_max,
+        hangup_grace_seconds=settings.hangup_grace_seconds,
+        stream_usage=settings.stream_usage,
+        stream_seconds_max=settings.stream_seconds_max,
+        response_bytes_max=settings.response_bytes_max,
     )

@@ -92,7 +92,9 @@ def control(desk: Desk) -> Litestar:
     sessions = _sessions(desk, askers)
     hosts = (*desk.settings.admin_hosts, desk.settings.admin_host)
     return build(
-        guard=guard(askers.find, sessions.find, hosts), services=_services(desk) | {"sessions": sessions}
+        guard=guard(askers.find, sessions.find, hosts),
+        services=_services(desk) | {"sessions": sessions},
+        body_bytes_max=desk.settings.admin_body_bytes_max,
     )
 
 

@@ -21,7 +21,7 @@ from litestar import Litestar
 from meter import metrics as instruments
 from meter.app.actions import clock, new_event_id
 from meter.app.alerting import keep_delivering
-from meter.app.bounding import Doors, doors
+from meter.app.bounding import Doors, doors, limits_of, load_of
 from meter.app.budgeting import Office
 from meter.app.control import Credentials, Desk
 from meter.app.control import control as build_control
@@ -49,7 +49,7 @@ from meter.proxy.concurrency import Concurrency
 from meter.proxy.connections import Local
 from meter.proxy.gate import Gate
 from meter.proxy.pump import Pumps
-from meter.proxy.relay import Accounting, Limits, Relay
+from meter.proxy.relay import Accounting, Relay
 from meter.rates import Rates, Shared
 from meter.settings import Settings
 from meter.store import budgets as budget_store
@@ -145,7 +145,8 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         upstreams=upstreams,
         pumps=pumps,
         accounting=accounting,
-        limits=Limits(settings.body_bytes_max, settings.hangup_grace_seconds, settings.stream_usage),
+        load=load_of(settings, metrics, entered.data),
+        limits=limits_of(settings),
         clock=budgets.clock,
         local=local,
         stopping=stopping.is_set,

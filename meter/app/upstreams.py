@@ -23,14 +23,20 @@ def open_upstreams(settings: Settings) -> tuple[Upstream, ...]:
         idle=settings.idle_timeout_seconds,
     )
     trusted = ssl.create_default_context()
-    carry = partial(_transport, settings.upstream_transport, trusted)
+    carry = partial(_transport, settings, trusted)
     return tuple(Upstream(entry, carry(entry), timeouts) for entry in settings.upstreams)
 
 
-def _transport(name: str, trusted: ssl.SSLContext, upstream: UpstreamSettings) -> httpx.AsyncBaseTransport:
+def _transport(
+    settings: Settings, trusted: ssl.SSLContext, upstream: UpstreamSettings
+) -> httpx.AsyncBaseTransport:
     if upstream is SAMPLE:
         return SampleTransport(clock)
-    if name == "httptools":
-        return Transport(trusted, kept_max=CONNECTIONS_KEPT_MAX)
+    if settings.upstream_transport == "httptools":
+        return Transport(
+            trusted,
+            kept_max=CONNECTIONS_KEPT_MAX,
+            overhead_bytes_max=settings.response_header_bytes_max,
+        )
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS_KEPT_MAX)
     return httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, limits=limits)

@@ -16,7 +16,7 @@ import httpx
 from meter.proxy.incoming import Incoming, Timeouts
 
 # What may come without bringing the body on: headers, informational responses, trailers, chunk extensions.
-OVERHEAD_BYTES_MAX = 100 * 1024
+OVERHEAD_BYTES_MAX = 102_400
 KEPT_SECONDS_MAX = 30.0
 # A server that says how long it keeps a connection is believed, but for the way of a request to it.
 KEPT_MARGIN_SECONDS = 1.0
@@ -48,8 +48,10 @@ class Connection(asyncio.Protocol):
         ended: Callable[["Connection", bool], None],
         lost: Callable[["Connection"], None],
         loop: asyncio.AbstractEventLoop,
+        overhead_bytes_max: int = OVERHEAD_BYTES_MAX,
     ) -> None:
         self.origin = origin
+        self._overhead_bytes_max = overhead_bytes_max
         self.gone = loop.create_future()
         """Done when nothing is left of the connection."""
         self.writing_paused = False
@@ -192,8 +194,8 @@ class Connection(asyncio.Protocol):
         """Take in a header; trailers are read and dropped."""
         response = self._response
         self._header_bytes += len(name) + len(value)
-        if self._header_bytes > OVERHEAD_BYTES_MAX:
-            raise RefusedError(f"its headers have more than {OVERHEAD_BYTES_MAX} bytes")
+        if self._header_bytes > self._overhead_bytes_max:
+            raise RefusedError(f"its headers have more than {self._overhead_bytes_max} bytes")
         if response is None or response.begun:
             return
         value = value.strip(b" \t")
@@ -276,8 +278,10 @@ class Connection(asyncio.Protocol):
 
     def _add_overhead(self, size: int) -> None:
         self._overhead_bytes += size
-        if self._overhead_bytes > OVERHEAD_BYTES_MAX:
-            self._fail(httpx.RemoteProtocolError(f"more than {OVERHEAD_BYTES_MAX} bytes came without a body"))
+        if self._overhead_bytes > self._overhead_bytes_max:
+            self._fail(
+                httpx.RemoteProtocolError(f"more than {self._overhead_bytes_max} bytes came without a body")
+            )
 
     def _rest_if_full(self, response: Incoming) -> None:
         if response.too_full and not self._reading_paused:

@@ -18,10 +18,13 @@ Dial = Callable[[Connection, float | None], Awaitable[None]]
 class Pool:
     """Connections by origin."""
 
-    def __init__(self, dial: Dial, *, connections_max: int | None, kept_max: int) -> None:
+    def __init__(
+        self, dial: Dial, *, connections_max: int | None, kept_max: int, overhead_bytes_max: int
+    ) -> None:
         self._dial = dial
         self._connections_max = connections_max
         self._kept_max = kept_max
+        self._overhead_bytes_max = overhead_bytes_max
         self._kept: dict[Origin, dict[Connection, None]] = {}
         self._kept_count = 0
         self._open: set[Connection] = set()
@@ -105,7 +108,13 @@ class Pool:
     async def _opened(self, origin: Origin, seconds: float | None) -> Connection:
         self._make_room()
         loop = asyncio.get_running_loop()
-        connection = Connection(origin=origin, ended=self._ended, lost=self._lost, loop=loop)
+        connection = Connection(
+            origin=origin,
+            ended=self._ended,
+            lost=self._lost,
+            loop=loop,
+            overhead_bytes_max=self._overhead_bytes_max,
+        )
         try:
             await self._dial(connection, seconds)
         except BaseException:

@@ -58,6 +58,9 @@ class Plan(NamedTuple):
     hangup_grace_seconds: float
     asked_at: float
     """When the request had come, by the monotonic clock."""
+    stream_seconds_max: float = 0
+    """How long the answer may take from its headers on; 0 is any time, as below any size."""
+    response_bytes_max: int = 0
 
 
 class Pump:
@@ -86,6 +89,8 @@ class Pump:
         self._anomalies: list[str] = []
         self._last = b""
         self._whole = False
+        self._last_moment: float | None = None
+        self._bytes_left = plan.response_bytes_max
         self.complete = False
         """Whether the client's side was handed the whole response."""
 
@@ -124,7 +129,7 @@ class Pump:
         self._stop(Outcome.INTERRUPTED, 0)
 
     def cut(self) -> None:
-        """End the attempt now, because a budget has no room for more of it."""
+        """End the attempt now, because there may be no more of it."""
         self._stop(Outcome.CUT, 0)
 
     async def run(self) -> None:
@@ -164,6 +169,7 @@ class Pump:
 
     async def _exchange(self) -> None:
         exchange = await self._plan.open()
+        self._limit_time()
         try:
             self._begin(exchange)
             await self._read(exchange)
@@ -199,6 +205,7 @@ class Pump:
         awaited = int(length) if length.isdecimal() and self._stripper is None else None
         async for chunk in exchange.chunks():
             self._observe(chunk)
+            self._limit_size(len(chunk))
             if awaited is not None:
                 awaited -= len(chunk)
             if awaited == 0:
@@ -278,7 +285,19 @@ class Pump:
     def _go_on(self) -> None:
         """Begin the grace anew, unless something else ends the attempt."""
         if self._stopped_by is Outcome.CLIENT_CLOSED:
-            self._move_end(self._loop.time() + self._plan.hangup_grace_seconds)
+            stop_at = self._loop.time() + self._plan.hangup_grace_seconds
+            if self._last_moment is None or stop_at < self._last_moment:
+                self._move_end(stop_at)
+
+    def _limit_time(self) -> None:
+        if self._plan.stream_seconds_max:
+            self._last_moment = self._loop.time() + self._plan.stream_seconds_max
+            self._stop(Outcome.CUT, self._plan.stream_seconds_max)
+
+    def _limit_size(self, size: int) -> None:
+        self._bytes_left -= size
+        if self._bytes_left < 0 and self._plan.response_bytes_max:
+            self.cut()
 
     def _move_end(self, stop_at: float) -> None:
         self._stop_at = stop_at

@@ -38,6 +38,7 @@ from meter.proxy.answers import Send, respond
 from meter.proxy.connections import Local
 from meter.proxy.gate import Gate
 from meter.proxy.headers import Pairs, for_client, value_of
+from meter.proxy.load import Arrival, Load
 from meter.proxy.protocol import when_sending_closes
 from meter.proxy.pump import Books, CountTokens, Plan, Pump, Pumps
 from meter.proxy.routes import KEY, Match, match
@@ -59,6 +60,9 @@ class Limits(NamedTuple):
     body_bytes_max: int
     hangup_grace_seconds: float
     stream_usage: str
+    stream_seconds_max: float
+    """0 is no limit, here and below."""
+    response_bytes_max: int
 
 
 class Accounting(NamedTuple):
@@ -89,6 +93,7 @@ class Relay:
     """Forwards requests and has every metered one accounted for."""
 
     gate: Gate
+    load: Load
     admission: Admission
     show_key: Callable[[Grant], Awaitable[bytes]]
     """What a key may do, as JSON for its holder."""
@@ -133,33 +138,50 @@ class Relay:
             await self._pass(found, scope, send)
 
     async def _meter(self, found: Match, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
+        arrival = self.load.arrive()
+        try:
+            admitted, plan = await self._admit(found, grant, scope, receive, arrival)
+        except BaseException:
+            arrival.release()
+            raise
+        admitted.add(arrival)
+        # What was read of the request is forgotten by now: a stream may last for hours.
+        pump = self._begin(admitted, plan, grant)
+        when_sending_closes(scope, pump.doubt)
+        await _hand_on(pump, receive, send)
+
+    async def _admit(
+        self, found: Match, grant: Grant, scope: Scope, receive: Receive, arrival: Arrival
+    ) -> tuple[Admitted, Plan]:
         headers: Pairs = scope["headers"]
         tags = read_tags(value_of(headers, b"x-meter-tags"))
-        body = await read_body(receive, headers, self.limits.body_bytes_max)
+        body = await read_body(receive, headers, self.limits.body_bytes_max, arrival.take)
         asked_at = self.clock.monotonic()
+        arrival.decode(body)
         facts = read_request(body)
         upstream = self._upstream(facts.model)
         attempt = self._attempt(found, grant, upstream, facts, tags)
         asks = facts.stream and self._mode(grant, upstream) == ENSURE
         sent = include_usage(body) if asks else body
         spliced = sent is not body
+        send_it = partial(
+            upstream.open,
+            "POST",
+            found.upstream_path,
+            query=scope["query_string"],
+            headers=headers,
+            body=sent,
+            identity=spliced,
+        )
         plan = Plan(
-            open=lambda: upstream.open(
-                "POST",
-                found.upstream_path,
-                query=scope["query_string"],
-                headers=headers,
-                body=sent,
-                identity=spliced,
-            ),
+            open=arrival.forgetting(send_it),
             strips=spliced,
             hangup_grace_seconds=self.limits.hangup_grace_seconds,
             asked_at=asked_at,
+            stream_seconds_max=self.limits.stream_seconds_max,
+            response_bytes_max=self.limits.response_bytes_max,
         )
-        admitted = await self.admission.admit(Candidate(attempt, grant, facts))
-        pump = self._begin(admitted, plan, grant)
-        when_sending_closes(scope, pump.doubt)
-        await _hand_on(pump, receive, send)
+        return await self.admission.admit(Candidate(attempt, grant, facts)), plan
 
     def _begin(self, admitted: Admitted, plan: Plan, grant: Grant) -> Pump:
         """Note the attempt and start it; from here on its pump owns what was taken for it."""
@@ -234,8 +256,13 @@ class Relay:
         return mode_for(configured, default=self.limits.stream_usage, host=upstream.host)
 
 
-async def read_body(receive: Receive, headers: Pairs, bytes_max: int) -> bytes:
-    """Read a request's body; raises `RequestTooLarge` as soon as it is, and `ClientLeftError`."""
+async def read_body(
+    receive: Receive, headers: Pairs, bytes_max: int, take: Callable[[int], None] = lambda _: None
+) -> bytes:
+    """Read a request's body; raises `RequestTooLarge` as soon as it is, and `ClientLeftError`.
+
+    `take` is told of each piece, and may refuse it.
+    """
     if value_of(headers, b"content-encoding").lower() not in {"", "identity"}:
         raise UnsupportedEncoding("Send the body without content-encoding; meter reads it uncompressed.")
     announced = value_of(headers, b"content-length")
@@ -251,6 +278,12 @@ async def read_body(receive: Receive, headers: Pairs, bytes_max: int) -> bytes:
                 raise RequestTooLarge(
                     f"The body is larger than {bytes_max} bytes (the setting body_bytes_max)."
                 )
+            try:
+                take(len(chunk))
+            except MeterError:
+                chunks.clear()
+                await _discard(body, bytes_max)
+                raise
             chunks.append(chunk)
     return b"".join(chunks)
 

@@ -9,7 +9,7 @@ import ssl
 
 import httpx
 
-from meter.proxy.connection import Connection, Origin
+from meter.proxy.connection import OVERHEAD_BYTES_MAX, Connection, Origin
 from meter.proxy.dialling import dialler
 from meter.proxy.incoming import Incoming, Timeouts
 from meter.proxy.pool import Pool
@@ -25,11 +25,21 @@ class Transport(httpx.AsyncBaseTransport):
     """Sends requests over connections that are kept."""
 
     def __init__(
-        self, trusted: ssl.SSLContext, *, connections_max: int | None = None, kept_max: int = KEPT_MAX
+        self,
+        trusted: ssl.SSLContext,
+        *,
+        connections_max: int | None = None,
+        kept_max: int = KEPT_MAX,
+        overhead_bytes_max: int = OVERHEAD_BYTES_MAX,
     ) -> None:
         # Some servers close on whoever does not say which HTTP it speaks.
         trusted.set_alpn_protocols(["http/1.1"])
-        self.pool = Pool(dialler(trusted), connections_max=connections_max, kept_max=kept_max)
+        self.pool = Pool(
+            dialler(trusted),
+            connections_max=connections_max,
+            kept_max=kept_max,
+            overhead_bytes_max=overhead_bytes_max,
+        )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return the response as soon as its headers are here."""

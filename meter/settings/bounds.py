@@ -3,7 +3,7 @@
 import msgspec
 
 from meter.settings.rows import Setting
-from meter.settings.values import as_positive, as_seconds
+from meter.settings.values import as_limit, as_number, as_positive, as_seconds
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -11,12 +11,19 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
     connections_max: int
     admin_connections_max: int
+    admin_body_bytes_max: int
+    requests_max: int
+    held_bytes_max: int
     header_bytes_max: int
     client_headers_timeout_seconds: float
     client_body_idle_seconds: float
     client_body_timeout_seconds: float
     client_stall_timeout_seconds: float
     keep_alive_seconds: float
+    stream_seconds_max: float
+    """0 is no limit, here and below."""
+    response_bytes_max: int
+    response_header_bytes_max: int
 
 
 BOUNDS: tuple[Setting, ...] = (
@@ -31,6 +38,21 @@ BOUNDS: tuple[Setting, ...] = (
         as_positive,
         "500",
         "Connections of the control listener; further ones get 503.",
+    ),
+    Setting(
+        "admin_body_bytes_max", as_positive, "1000000", "Largest body of the control listener; then 413."
+    ),
+    Setting(
+        "requests_max",
+        as_positive,
+        "10000",
+        "Metered requests under way at once, in each process; further ones get 503.",
+    ),
+    Setting(
+        "held_bytes_max",
+        as_positive,
+        "500000000",
+        "Memory for bodies and for clients that read slowly, in each process; past it requests get 503.",
     ),
     Setting(
         "header_bytes_max", as_positive, "65536", "Largest request line with headers; a larger one gets 431."
@@ -64,5 +86,18 @@ BOUNDS: tuple[Setting, ...] = (
         as_seconds,
         "75",
         "How long a client's connection is kept between two requests.",
+    ),
+    Setting(
+        "stream_seconds_max",
+        as_number,
+        "3600",
+        "How long an answer may take from its headers on; then it is cut; 0: any time.",
+    ),
+    Setting("response_bytes_max", as_limit, "1000000000", "Largest answer; a larger one is cut; 0: any."),
+    Setting(
+        "response_header_bytes_max",
+        as_positive,
+        "102400",
+        "Most that an upstream may send without bringing a body on, headers above all; then 502.",
     ),
 )

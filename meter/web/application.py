@@ -51,11 +51,10 @@ CONTROLLERS = (
     EventPagesController,
     AssetController,
 )
-BODY_BYTES_MAX = 1_000_000
 DOCUMENT = "/api/v1/openapi.json"
 
 
-def build(*, guard: Guard, services: Mapping[str, Any]) -> Litestar:
+def build(*, guard: Guard, services: Mapping[str, Any], body_bytes_max: int) -> Litestar:
     """Build the application; `services` are the values that controllers name as dependencies."""
     return Litestar(
         route_handlers=CONTROLLERS,
@@ -76,7 +75,7 @@ def build(*, guard: Guard, services: Mapping[str, Any]) -> Litestar:
             Exception: errors.unexpected,
         },
         openapi_config=_openapi(),
-        request_max_body_size=BODY_BYTES_MAX,
+        request_max_body_size=body_bytes_max,
         logging_config=None,
         debug=False,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from meter.app import serving
-from meter.app.bounding import limits_of
+from meter.app.bounding import connection_limits
 from meter.proxy.connections import Connections
 from meter.proxy.protocol import DataProtocol
 from meter.settings import load
@@ -35,7 +35,7 @@ def test_whoever_has_connected_before_the_listener_closes_is_answered(tmp_path: 
     async def run() -> list[bytes]:
         with serving.listen("127.0.0.1", 0) as listener:
             address = listener.getsockname()
-            connections = Connections(limits_of(settings, 100), cut=lambda _: None)
+            connections = Connections(connection_limits(settings, 100), cut=lambda _: None)
             protocol = partial(DataProtocol, connections=connections)
             server = serving.make_server(answer, settings, protocol)  # type: ignore[arg-type]
             server.config.load()

@@ -10,6 +10,12 @@ from tests.server import Meter, until
 
 CONNECTIONS_MAX = 8
 HEADER_BYTES_MAX = 8192
+REQUESTS_MAX = 3
+HELD_BYTES_MAX = 5_000_000
+ADMIN_BODY_BYTES_MAX = 20_000
+STREAM_SECONDS_MAX = 4
+RESPONSE_BYTES_MAX = 30_000_000
+RESPONSE_HEADER_BYTES_MAX = 20_000
 
 
 @pytest.fixture(scope="session")
@@ -37,5 +43,11 @@ def bounded(upstream_server: FakeUpstream, tmp_path_factory: pytest.TempPathFact
         client_stall_timeout_seconds=1,
         keep_alive_seconds=1,
         hangup_grace_seconds=1,
+        requests_max=REQUESTS_MAX,
+        held_bytes_max=HELD_BYTES_MAX,
+        admin_body_bytes_max=ADMIN_BODY_BYTES_MAX,
+        stream_seconds_max=STREAM_SECONDS_MAX,
+        response_bytes_max=RESPONSE_BYTES_MAX,
+        response_header_bytes_max=RESPONSE_HEADER_BYTES_MAX,
     ) as running:
         yield running
