@@ -14,6 +14,8 @@ TEXT_LENGTH_MAX = 256
 
 # Legal in JSON strings, and refused by UTF-8 (lone surrogates) or by PostgreSQL (NUL).
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+# Where nothing of this is in it, a JSON text holds what can be stored.
+_ODD = re.compile(rf'\\|NaN|Infinity|"[^"]{{{TEXT_LENGTH_MAX + 1}}}')
 
 
 def _decimal(text: str) -> Decimal:
@@ -52,6 +54,9 @@ def _parse_leniently(data: bytes) -> object:
 
 def storable(text: str) -> str:
     """Cut a text to `TEXT_LENGTH_MAX` and put U+FFFD for what cannot be stored as UTF-8 text everywhere."""
+    if len(text) <= TEXT_LENGTH_MAX and text.isprintable():
+        # Neither NUL nor surrogates can be printed.
+        return text
     return _UNSTORABLE.sub("\ufffd", text[:TEXT_LENGTH_MAX])
 
 
@@ -61,10 +66,19 @@ def compact_json(value: object, bytes_max: int) -> str | None:
     What JSON cannot hold (NaN) becomes null.
     """
     try:
-        text = _ENCODER.encode(_plain(value)).decode()
+        text = _written(value)
+        if text is None or _ODD.search(text):
+            text = _ENCODER.encode(_plain(value)).decode()
     except RecursionError:
         return None
     return text if len(text) <= bytes_max else None
+
+
+def _written(value: object) -> str | None:
+    try:
+        return _ENCODER.encode(value).decode()
+    except ValueError:
+        return None
 
 
 def _plain(value: object) -> object:

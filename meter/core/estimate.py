@@ -80,8 +80,22 @@ class RunningCount:
         self._block += found
         self._block_length += sum(map(len, found))
         if self._block_length >= _BLOCK_LENGTH:
-            self._counted += self._count("".join(self._block))
-            self._block, self._block_length = [], 0
+            self._close_block()
+
+    def add_each(self, texts: Iterable[str]) -> None:
+        """Add the texts of several events, which have one each."""
+        for text in texts:
+            if not text:
+                continue
+            self._pieces += 1
+            self._block.append(text)
+            self._block_length += len(text)
+            if self._block_length >= _BLOCK_LENGTH:
+                self._close_block()
+
+    def _close_block(self) -> None:
+        self._counted += self._count("".join(self._block))
+        self._block, self._block_length = [], 0
 
     @property
     def tokens(self) -> int:

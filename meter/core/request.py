@@ -69,9 +69,7 @@ def read_tags(header: str) -> tuple[str, ...]:
 
 def _decode(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant
-        )
+        document = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError:
         raise InvalidRequest("The body must be JSON in UTF-8.") from None
     except RecursionError:
@@ -97,6 +95,10 @@ def _reason(fault: ValueError) -> str:
     if isinstance(fault, json.JSONDecodeError):
         return f"{fault.msg} at character {fault.pos}"
     return "a number is not finite or has too many digits"
+
+
+# Making one takes as long as reading a small body.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
 
 
 def _refuse_ambiguous(members: dict[str, Any], inside: str | None) -> None:

@@ -7,8 +7,11 @@ one after the other, are the stream.
 """
 
 import re
+from collections.abc import Iterator
 
 import msgspec
+
+from meter.core.alike import Alike
 
 # Lines of 70 kB are common, audio and images come in single events of megabytes.
 EVENT_BYTES_MAX = 4 * 1024 * 1024
@@ -47,23 +50,36 @@ class Events:
         self._searched = 0
         self._at_start = True
         self.tripped = False
+        self.alike: Alike | None = None
+        """What `read` need not cut into events."""
 
     def feed(self, data: bytes) -> list[Event]:
         """Take in bytes and return the events that they complete; never raises."""
+        return [event for event in self.read(data) if isinstance(event, Event)]
+
+    def read(self, data: bytes) -> Iterator[Event | list[bytes]]:
+        """Do the same, one by one; of events that are `alike`, which may change meanwhile, only their texts.
+
+        It has to be read to its end.
+        """
         if self.tripped:
-            return []
+            return
         self._held += data
-        events: list[Event] = []
         start = 0
-        while (end := self._next_end()) is not None:
-            if end - start > self._event_bytes_max:
+        while True:
+            if self.alike is not None:
+                texts, start = self.alike.run(self._held, start, self._event_bytes_max)
+                self._searched = max(self._searched, start)
+                if texts:
+                    yield texts
+            end = self._next_end()
+            if end is None or end - start > self._event_bytes_max:
                 break
-            events.append(self._read(bytes(self._held[start:end])))
+            yield self._read(bytes(self._held[start:end]))
             start = end
         del self._held[:start]
         self._searched = max(0, self._searched - start)
         self.tripped = len(self._held) > self._event_bytes_max
-        return events
 
     def finish(self) -> list[Event]:
         """Return the last event where the stream ended without a blank line."""

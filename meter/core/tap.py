@@ -8,11 +8,12 @@ If a bound trips or the encoding turns out broken, reading stops for good and th
 reported: it may have been a running count. `anomalies` then says why the event has to be estimated.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from decimal import Decimal
 
 import msgspec
 
+from meter.core.alike import Alike, alike
 from meter.core.documents import TEXT_LENGTH_MAX, compact_json, parse_object, storable
 from meter.core.estimate import RunningCount, choice_texts
 from meter.core.inflate import Inflater
@@ -35,6 +36,8 @@ CHOICES_MAX = 128
 
 _BOM = b"\xef\xbb\xbf"
 _SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
+# What is around the data of an event of one line.
+_DATA, _END = b"data: ", b"\n\n"
 _KEPT = ("model", "id", "service_tier", "system_fingerprint")
 
 _Document = dict[str, object]
@@ -170,13 +173,21 @@ class Tap:
         if self._encoded and self._is_sse is False and not self._held and not piece.startswith(b"{"):
             self._stop("undecodable_encoding")
         elif self._is_sse:
-            self._answer.read_events(self._events.feed(piece))
+            self._read_stream(piece)
             if self._events.tripped:
                 self._stop("event_too_large")
         else:
             self._held += piece
             if len(self._held) > self._body_bytes_max:
                 self._stop("body_too_large")
+
+    def _read_stream(self, piece: bytes) -> None:
+        for found in self._events.read(piece):
+            if isinstance(found, Event):
+                self._answer.read_event(found)
+                self._events.alike = self._answer.alike
+            else:
+                self._answer.emitted.add_each([text.decode("utf-8", "replace") for text in found])
 
     def _recognise(self, piece: bytes) -> bytes:
         """Tell a stream from a document by its first bytes, as content types are not to be relied on.
@@ -199,7 +210,8 @@ class Tap:
 
     def _read_rest(self, *, cut: bool) -> None:
         if self._is_sse:
-            self._answer.read_events(self._events.finish())
+            for event in self._events.finish():
+                self._answer.read_event(event)
         elif self._is_sse is False or not self._declared_sse:
             document = bytes(self._held)
             self._answer.read_document(document, whole=True)
@@ -224,14 +236,13 @@ class _Answer:
         self._comments = 0
         self.unparseable = 0
         self._error: UpstreamError | None = None
+        self._only_text: str | None = None
+        self.alike: Alike | None = None
+        """Events that say no more than the last one, but for their text."""
         # An ordered set: each once, however often it happens.
         self._anomalies: dict[str, None] = {}
 
-    def read_events(self, events: Iterable[Event]) -> None:
-        for event in events:
-            self._read_event(event)
-
-    def _read_event(self, event: Event) -> None:
+    def read_event(self, event: Event) -> None:
         self._comments += event.comments
         if event.error is not None:
             self._anomalies["error_field_sse"] = None
@@ -242,6 +253,14 @@ class _Answer:
             self.done = True
         elif data:
             self.read_document(data, named_error=event.event == b"error")
+            self.alike = self._alike(event)
+
+    def _alike(self, event: Event) -> Alike | None:
+        # Usage counts every time; whatever else an event says may be said again.
+        is_plain = len(event.raw) == len(_DATA) + len(event.data) + len(_END)
+        if self._only_text is None or not is_plain:
+            return None
+        return alike(event.raw, self._only_text)
 
     def read_document(self, data: bytes, *, whole: bool = False, named_error: bool = False) -> None:
         document = parse_object(data)
@@ -254,10 +273,11 @@ class _Answer:
             if value and isinstance(value, str):
                 self._strings[name] = value[:TEXT_LENGTH_MAX]
         choices = _objects(document.get("choices"))
-        self._read_choices(choices, whole=whole)
-        self._read_usage(document, choices, len(data))
+        texts = self._read_choices(choices, whole=whole)
+        counts = self._read_usage(document, choices, len(data))
+        self._only_text = texts[0] if len(texts) == 1 and not counts else None
 
-    def _read_choices(self, choices: list[_Document], *, whole: bool) -> None:
+    def _read_choices(self, choices: list[_Document], *, whole: bool) -> list[str]:
         found: list[str] = []
         for choice in choices:
             found += choice_texts(choice, whole=whole)
@@ -265,15 +285,17 @@ class _Answer:
             if reason and isinstance(reason, str):
                 self._finish_reasons[_index(choice)] = storable(reason)
         self.emitted.add(found)
+        return found
 
-    def _read_usage(self, document: _Document, choices: list[_Document], size: int) -> None:
+    def _read_usage(self, document: _Document, choices: list[_Document], size: int) -> bool:
+        """Take in what a document says of usage; returns whether it says anything."""
         usage = self._usage_of(document)
         on_choices = {_index(each): found for each in choices if (found := self._usage_of(each)) is not None}
         if usage is None and not on_choices:
-            return
+            return False
         if size > USAGE_BYTES_MAX and compact_json([usage, on_choices], USAGE_BYTES_MAX) is None:
             self._anomalies["usage_too_large"] = None
-            return
+            return True
         if self.done:
             self._anomalies["usage_after_done"] = None
         if usage is not None:
@@ -283,6 +305,7 @@ class _Answer:
             self._choice_chunks += 1
         for index, found in on_choices.items():
             self._choice_usage[index] = self._merged(self._choice_usage.get(index, {}), found)
+        return True
 
     def _usage_of(self, holder: _Document) -> _Document | None:
         usage, groq = holder.get("usage"), holder.get("x_groq")

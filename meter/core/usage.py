@@ -25,6 +25,9 @@ _TICK_DIGITS = 10
 _PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "prompt_token_details")
 _COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
 
+# Without any of these members, a usage says nothing of its cost.
+_COST_MEMBERS = frozenset({"cost", "cost_in_usd_ticks", "pydantic_ai_gateway"})
+
 # What adds up over the choices of one answer; all other counts are said again by each choice.
 _SUMMED = ("completion_tokens", "reasoning_tokens", "output_audio_tokens")
 
@@ -195,6 +198,8 @@ def upstream_cost(
 
     `header` is the value of `x-litellm-response-cost`. Amounts count from 0 to `USD_MAX`.
     """
+    if header is None and _COST_MEMBERS.isdisjoint(usage):
+        return None, None
     cost, details = usage.get("cost"), usage.get("cost_details")
     # With a key of one's own at OpenRouter, `cost` is its fee and the provider's bill comes on top.
     bill = details.get("upstream_inference_cost") if isinstance(details, dict) else None
@@ -268,6 +273,13 @@ def _reconciled(usage: TokenUsage, total: int | None, model: str) -> tuple[Token
 
 def _clamped(usage: TokenUsage) -> tuple[TokenUsage, _Flags]:
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    if (
+        usage.cached_tokens + usage.cache_write_tokens + usage.input_audio_tokens <= prompt
+        and usage.cache_write_1h_tokens <= usage.cache_write_tokens
+        and usage.reasoning_tokens + usage.output_audio_tokens <= completion
+    ):
+        # All parts fit into their wholes, side by side.
+        return usage, ()
     clamped = msgspec.structs.replace(
         usage,
         cached_tokens=min(usage.cached_tokens, prompt),
@@ -293,10 +305,14 @@ def _write_overlaps(usage: TokenUsage) -> bool:
 
 
 def _first_usable(usage: Mapping[str, object], paths: Iterable[_Path], flags: list[str]) -> int | None:
-    for path in paths:
-        value = _at(usage, path)
+    for first, *members in paths:
+        value = usage.get(first)
+        for member in members:
+            value = value.get(member) if isinstance(value, dict) else None
         if value is None:
             continue
+        if type(value) is int and 0 <= value <= TOKENS_PLAUSIBLE_MAX:
+            return value
         count, flag = _coerced(value)
         if flag:
             flags.append(flag)

@@ -149,7 +149,7 @@ def credential(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> str:
     A second, different credential in another place would let meter and the upstream see different callers,
     and a key in a URL ends up in logs: both are refused.
     """
-    if any(name.lower() in _KEY_PARAMETERS for name, _ in parse_qsl(query.decode("latin-1"))):
+    if query and any(name.lower() in _KEY_PARAMETERS for name, _ in parse_qsl(query.decode("latin-1"))):
         raise InvalidRequest("Send the key as 'Authorization: Bearer ...', never in the URL.")
     bearers, others = set[bytes](), set[bytes]()
     for name, value in headers:

@@ -6,9 +6,12 @@ tenant see another's session. The order is kept, and duplicates too.
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 Pairs = list[tuple[bytes, bytes]]
 REQUEST_ID = b"x-meter-request-id"
+# What is decided of a name is decided once. Names are few; who makes some up pushes others out.
+NAMES_REMEMBERED_MAX = 1024
 
 # RFC 9110, section 7.6.1, and what proxies in the wild add to it.
 HOP_BY_HOP = frozenset(
@@ -27,6 +30,7 @@ HOP_BY_HOP = frozenset(
 )
 # Made anew for the next hop, or answered by this one.
 _REMADE = frozenset({b"host", b"content-length", b"expect"})
+_KEPT_BACK = frozenset({b"set-cookie", b"set-cookie2", REQUEST_ID})
 _CREDENTIAL = re.compile(
     rb"(?:.*-)?(?:api-?key|access-key|subscription-key|auth|authorization|token|secret|password|cookie2?)"
 )
@@ -41,12 +45,10 @@ def for_upstream(
 ) -> Pairs:
     """Make the request headers for the upstream; `identity` asks for an answer without compression."""
     received = list(client)
-    dropped = HOP_BY_HOP | _REMADE | _named_by_connection(received)
+    named = _named_by_connection(received)
     passed = [(b"host", host)]
     for name, value in received:
-        # Servers behind CGI or WSGI do not tell the two apart.
-        read = name.replace(b"_", b"-")
-        if read in dropped or read.startswith(b"x-meter-") or _CREDENTIAL.fullmatch(read):
+        if not _goes_upstream(name) or (named and _read(name) in named):
             continue
         if name == b"accept-encoding":
             value = b"identity" if identity else _readable(value)  # noqa: PLW2901 (one header, narrowed)
@@ -61,10 +63,18 @@ def for_upstream(
 
 
 def for_client(upstream: Iterable[tuple[bytes, bytes]], request_id: str) -> Pairs:
-    """Make the response headers for the client: the upstream's, and the one that meter adds."""
-    received = [(name.lower(), value) for name, value in upstream]
-    dropped = HOP_BY_HOP | {b"set-cookie", b"set-cookie2", REQUEST_ID} | _named_by_connection(received)
-    passed = [(name, value) for name, value in received if name not in dropped and _sendable(name, value)]
+    """Make the response headers for the client: the upstream's, and the one that meter adds.
+
+    Names are in lower case.
+    """
+    received = list(upstream)
+    named = _named_by_connection(received)
+    # A header that could split the response must not pass, and must not take the response along.
+    passed = [
+        (name, value)
+        for name, value in received
+        if _goes_to_client(name) and name not in named and _VALUE.fullmatch(value)
+    ]
     passed.append((REQUEST_ID, request_id.encode()))
     return passed
 
@@ -78,13 +88,25 @@ def value_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
 
 
 def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
-    listed = (value for name, value in headers if name == b"connection")
+    listed = [value for name, value in headers if name == b"connection"]
     return {token.strip().lower() for value in listed for token in value.split(b",")}
 
 
-def _sendable(name: bytes, value: bytes) -> bool:
-    # A header that could split the response must not pass, and must not take the response along.
-    return _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
+@lru_cache(NAMES_REMEMBERED_MAX)
+def _goes_upstream(name: bytes) -> bool:
+    read = _read(name)
+    stays = read in HOP_BY_HOP or read in _REMADE or read.startswith(b"x-meter-")
+    return not stays and not _CREDENTIAL.fullmatch(read)
+
+
+def _read(name: bytes) -> bytes:
+    # Servers behind CGI or WSGI do not tell the two apart.
+    return name.replace(b"_", b"-")
+
+
+@lru_cache(NAMES_REMEMBERED_MAX)
+def _goes_to_client(name: bytes) -> bool:
+    return name not in HOP_BY_HOP and name not in _KEPT_BACK and _NAME.fullmatch(name) is not None
 
 
 def _readable(accepted: bytes) -> bytes:

@@ -61,6 +61,11 @@ class Incoming(httpx.AsyncByteStream):
         self._waiter: asyncio.Future[None] | None = None
 
     @property
+    def whole(self) -> bool:
+        """Whether all of the body is here, and can be read at once."""
+        return self.complete and self._buffered <= CHUNK_BYTES_MAX
+
+    @property
     def too_full(self) -> bool:
         """Whether more waits to be read than should."""
         return self._buffered > BUFFERED_BYTES_MAX
@@ -97,10 +102,17 @@ class Incoming(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        """Return what has come of the body, at most `CHUNK_BYTES_MAX` of it."""
+        """Return what `read` does."""
+        chunk = await self.read()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    async def read(self) -> bytes | None:
+        """Return what has come of the body, at most `CHUNK_BYTES_MAX` of it; `None` is its end."""
         while not self._pieces:
             if self.complete:
-                raise StopAsyncIteration
+                return None
             await self._wait("read")
         return self._take()
 

@@ -5,23 +5,65 @@ to one that is gone comes back as a reset. uvicorn closes the connection at once
 request that is there as a whole is being answered, and whoever answers is told.
 """
 
-import asyncio
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 from meter.proxy.bounded import BoundedProtocol
 
-# Our own ASGI extension: a future that is done when the client has closed its sending side.
-_SENDING_CLOSED = "meter.sending_closed"
+# Our own ASGI extension: the `Client` of a request.
+_CLIENT = "meter.client"
+
+
+class Client:
+    """What the client of a request does beside sending it; whoever wants to know is called."""
+
+    def __init__(self) -> None:
+        self._closed = self._left = False
+        self._on_closing: Callable[[], None] | None = None
+        self._on_leaving: Callable[[], None] | None = None
+
+    def watch(self, *, closing: Callable[[], None], leaving: Callable[[], None]) -> None:
+        """Call as soon as it has closed its sending side, and when its connection is gone, be that now."""
+        self._on_closing, self._on_leaving = closing, leaving
+        if self._closed:
+            closing()
+        if self._left:
+            leaving()
+
+    def close(self) -> None:
+        """Take note that it will send nothing more."""
+        self._closed = True
+        if self._on_closing is not None:
+            self._on_closing()
+
+    def leave(self) -> None:
+        """Take note that it is gone."""
+        self._left = True
+        if self._on_leaving is not None:
+            self._on_leaving()
 
 
 class DataProtocol(BoundedProtocol):
     """uvicorn's protocol, in which the end of a request is not yet the end of its answer."""
 
     def on_message_begin(self) -> None:
-        """Give each request its own future."""
+        """Give each request its own client."""
         super().on_message_begin()
-        self.scope["extensions"] = {_SENDING_CLOSED: self.loop.create_future()}  # type: ignore[dict-item]
+        self.scope["extensions"] = {_CLIENT: Client()}  # type: ignore[dict-item]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever answers that there is nobody to answer any more."""
+        super().connection_lost(exc)
+        self._tell_leaving()
+
+    def _end(self) -> None:
+        super()._end()
+        self._tell_leaving()
+
+    def _tell_leaving(self) -> None:
+        cycle = self.last_cycle()
+        if cycle is not None and cycle.disconnected and not cycle.response_complete:
+            client_of(cycle.scope).leave()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Say whether the connection stays open for writing; uvicorn says nothing, and closes it."""
@@ -32,11 +74,11 @@ class DataProtocol(BoundedProtocol):
             return False
         # There will be no other request.
         cycle.keep_alive = False
-        cycle.scope["extensions"][_SENDING_CLOSED].set_result(None)  # type: ignore[attr-defined]
+        client_of(cycle.scope).close()
         return True
 
 
-def when_sending_closes(scope: MutableMapping[str, Any], act: Callable[[], None]) -> None:
-    """Call as soon as the client of a request has closed its sending side, be that now."""
-    closed: asyncio.Future[None] = scope["extensions"][_SENDING_CLOSED]
-    closed.add_done_callback(lambda _: act())
+def client_of(scope: Any) -> Client:
+    """Return the client of a request, by its scope."""
+    found: Client = scope["extensions"][_CLIENT]
+    return found

@@ -7,7 +7,7 @@ upstream.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from meter.core.attempts import Attempt, Ending, conclude, succeeded
@@ -16,11 +16,10 @@ from meter.core.errors import MeterError, UpstreamUnreachable
 from meter.core.events import Outcome, UsageEvent
 from meter.core.strip import Stripper
 from meter.core.tap import Tap
+from meter.proxy.handover import Handover, Head
 from meter.proxy.headers import Pairs, for_client, value_of
 from meter.proxy.upstream import Exchange, UpstreamClosedError, UpstreamStalledError
 
-# Chunks are at most 64 KiB, so that a stream holds at most half a megabyte between its two sides.
-CHUNKS_QUEUED_MAX = 8
 # What a killed process forgets of its streams is at most what was emitted in this time.
 PROGRESS_SECONDS = 0.2
 
@@ -28,13 +27,6 @@ log = logging.getLogger(__name__)
 
 Open = Callable[[], Awaitable[Exchange]]
 CountTokens = Callable[[str], int]
-
-
-class Head(NamedTuple):
-    """What a response begins with, for the client."""
-
-    status: int
-    headers: Pairs
 
 
 class Books(NamedTuple):
@@ -73,8 +65,9 @@ class Pump:
         self._clock = clock
         self._started = self._noted_at = clock.monotonic()
         self._loop = asyncio.get_running_loop()
-        self._head: asyncio.Future[Head] = self._loop.create_future()
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_QUEUED_MAX)
+        self._handover = Handover()
+        self._head: Head | None = None
+        self._begun = False
         self._reading: asyncio.Timeout | None = None
         self._stop_at: float | None = None
         self._stopped_by: Outcome | None = None
@@ -96,12 +89,11 @@ class Pump:
 
     async def head(self) -> Head:
         """Wait for the response's beginning; raises `MeterError` where none came."""
-        return await asyncio.shield(self._head)
+        return await self._handover.head()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body; ends early, with `complete` false, where the upstream broke off."""
-        while (chunk := await self._queue.get()) is not None:
-            yield chunk
+    async def take(self) -> bytes | None:
+        """Return the next chunk; `None` is the end, early and with `complete` false where it broke off."""
+        return await self._handover.take()
 
     def doubt(self) -> None:
         """Say that the client may have left: stop after the grace, which every delivery begins anew.
@@ -119,10 +111,7 @@ class Pump:
             self._left = True
             self._note_leaving()
             self._stop(Outcome.CLIENT_CLOSED, self._plan.hangup_grace_seconds)
-            while not self._queue.empty():
-                self._queue.get_nowait()
-            # Whoever waits for the next chunk on the client's side waits no longer.
-            self._queue.put_nowait(None)
+            self._handover.give_up()
 
     def interrupt(self) -> None:
         """End the attempt now, because meter is shutting down."""
@@ -134,6 +123,13 @@ class Pump:
 
     async def run(self) -> None:
         """Carry the attempt out and settle it, once, however it ends."""
+        try:
+            await self._run()
+        finally:
+            # Whatever went wrong, nobody waits for more.
+            self._handover.end()
+
+    async def _run(self) -> None:
         self._started = self._clock.monotonic()
         outcome = Outcome.INTERRUPTED
         try:
@@ -151,7 +147,7 @@ class Pump:
             async with asyncio.timeout_at(self._stop_at) as self._reading:
                 await self._exchange()
         except MeterError as refusal:
-            self._head.set_exception(refusal)
+            self._hand_over_head(refusal)
             return Outcome.UNREACHABLE
         except UpstreamClosedError:
             return self._ended(Outcome.UPSTREAM_CLOSED)
@@ -171,12 +167,12 @@ class Pump:
         exchange = await self._plan.open()
         self._limit_time()
         try:
-            self._begin(exchange)
-            await self._read(exchange)
+            head = self._head = self._begin(exchange)
+            await self._read(exchange, head)
         finally:
             await exchange.aclose()
 
-    def _begin(self, exchange: Exchange) -> None:
+    def _begin(self, exchange: Exchange) -> Head:
         self._status = exchange.status
         self._ttfb_ms = self._ms_so_far()
         content_type = value_of(exchange.headers, b"content-type")
@@ -190,7 +186,7 @@ class Pump:
         headers = for_client(exchange.headers, self._attempt.event_id)
         if self._plan.strips and is_event_stream(content_type):
             headers = self._strip(headers, encoding)
-        self._head.set_result(Head(exchange.status, headers))
+        return Head(exchange.status, headers)
 
     def _strip(self, headers: Pairs, encoding: str) -> Pairs:
         if encoding not in {"", "identity"}:
@@ -200,10 +196,13 @@ class Pump:
         self._stripper = Stripper()
         return [(name, value) for name, value in headers if name != b"content-length"]
 
-    async def _read(self, exchange: Exchange) -> None:
+    async def _read(self, exchange: Exchange, head: Head) -> None:
         length = value_of(exchange.headers, b"content-length")
         awaited = int(length) if length.isdecimal() and self._stripper is None else None
-        async for chunk in exchange.chunks():
+        if awaited is None or not exchange.whole:
+            self._hand_over_head(head)
+        # Otherwise the head goes with the last chunk, by one write.
+        while (chunk := await exchange.read()) is not None:
             self._observe(chunk)
             self._limit_size(len(chunk))
             if awaited is not None:
@@ -233,13 +232,13 @@ class Pump:
 
     async def _queue_up(self, chunk: bytes) -> None:
         if chunk and not self._left:
-            await self._queue.put(chunk)
+            await self._handover.give(chunk)
             if self._doubted:
                 self._go_on()
 
     def _note_leaving(self) -> None:
         """Note whether the client leaves before it was told everything; many close at `[DONE]`."""
-        told = self._tap is not None and self._tap.done and self._queue.empty()
+        told = self._tap is not None and self._tap.done and self._handover.empty
         self._missed = self._missed or not told
 
     def _as_left(self) -> Outcome:
@@ -251,10 +250,8 @@ class Pump:
         return Outcome.UPSTREAM_ERROR if refused else outcome
 
     def _account(self, outcome: Outcome) -> Awaitable[None]:
-        if not self._head.done():
-            self._head.set_exception(UpstreamUnreachable("The request was ended before an answer came."))
-        # Whoever asks for the head gets the exception; nobody may be left to ask.
-        self._head.exception()
+        if self._head is None and not self._begun:
+            self._hand_over_head(UpstreamUnreachable("The request was ended before an answer came."))
         ending = Ending(
             outcome=outcome,
             status=self._status,
@@ -270,10 +267,14 @@ class Pump:
         return (*self._anomalies, *(["not_stripped"] if gave_up else []))
 
     async def _hand_over_end(self) -> None:
+        if self._head is not None and not self._begun:
+            self._hand_over_head(self._head)
         await self._queue_up(self._last)
         self.complete = self._whole
-        if not self._left:
-            await self._queue.put(None)
+
+    def _hand_over_head(self, head: Head | MeterError) -> None:
+        self._begun = True
+        self._handover.begin(head)
 
     def _stop(self, outcome: Outcome, after_seconds: float) -> None:
         stop_at = self._loop.time() + after_seconds

@@ -39,7 +39,7 @@ from meter.proxy.connections import Local
 from meter.proxy.gate import Gate
 from meter.proxy.headers import Pairs, for_client, value_of
 from meter.proxy.load import Arrival, Load
-from meter.proxy.protocol import when_sending_closes
+from meter.proxy.protocol import client_of
 from meter.proxy.pump import Books, CountTokens, Plan, Pump, Pumps
 from meter.proxy.routes import KEY, Match, match
 from meter.proxy.upstream import Upstream, UpstreamClosedError, UpstreamStalledError, choose
@@ -147,8 +147,8 @@ class Relay:
         admitted.add(arrival)
         # What was read of the request is forgotten by now: a stream may last for hours.
         pump = self._begin(admitted, plan, grant)
-        when_sending_closes(scope, pump.doubt)
-        await _hand_on(pump, receive, send)
+        client_of(scope).watch(closing=pump.doubt, leaving=pump.abandon)
+        await _hand_on(pump, send)
 
     async def _admit(
         self, found: Match, grant: Grant, scope: Scope, receive: Receive, arrival: Arrival
@@ -219,7 +219,7 @@ class Relay:
         try:
             headers = for_client(exchange.headers, self.accounting.new_id())
             await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
-            async for chunk in exchange.chunks():
+            while (chunk := await exchange.read()) is not None:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (UpstreamClosedError, UpstreamStalledError):
@@ -309,19 +309,16 @@ async def _discard(body: AsyncIterator[bytes], bytes_max: int) -> None:
                     return
 
 
-async def _hand_on(pump: Pump, receive: Receive, send: Send) -> None:
-    gone = asyncio.ensure_future(receive())
-    gone.add_done_callback(lambda _: pump.abandon())
+async def _hand_on(pump: Pump, send: Send) -> None:
     try:
         head = await pump.head()
         await send({"type": "http.response.start", "status": head.status, "headers": head.headers})
-        async for chunk in pump.chunks():
+        while (chunk := await pump.take()) is not None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         if pump.complete:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         # Otherwise the response was cut, and returning without an end closes the connection visibly.
     finally:
-        gone.cancel()
         pump.abandon()
 
 

@@ -4,13 +4,14 @@ meter speaks to httpx's transport, not to its client: no cookie jar shared betwe
 followed, no `.netrc`, no proxies from the environment, and the bytes undecoded.
 """
 
-from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import httpx
 
 from meter.core.errors import MeterError, UpstreamTimeout, UpstreamUnreachable
 from meter.proxy.headers import Pairs, for_upstream
+from meter.proxy.incoming import Incoming
+from meter.proxy.transport import Transport, origin_of, request_head
 from meter.settings import UpstreamSettings
 
 
@@ -33,18 +34,26 @@ class Timeouts(NamedTuple):
 class Exchange:
     """A response under way: its status and headers are here, its body comes."""
 
-    def __init__(self, response: httpx.Response) -> None:
-        self.status = response.status_code
-        self.headers: Pairs = [(name.lower(), value) for name, value in response.headers.raw]
-        self._stream = response.stream
+    def __init__(self, status: int, headers: Pairs, body: httpx.AsyncByteStream) -> None:
+        self.status = status
+        self.headers: Pairs = [(name.lower(), value) for name, value in headers]
+        self._body = body
+        self._pieces = aiter(body)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives; raises `UpstreamClosedError` or `UpstreamStalledError`."""
-        if not isinstance(self._stream, httpx.AsyncByteStream):
-            raise TypeError("an asynchronous transport answered with a synchronous stream")
+    @property
+    def whole(self) -> bool:
+        """Whether all of the body is known to be here, so that one reading takes it."""
+        return isinstance(self._body, Incoming) and self._body.whole
+
+    async def read(self) -> bytes | None:
+        """Return the next piece of the body as it arrives, or `None` at its end.
+
+        Raises `UpstreamClosedError` or `UpstreamStalledError`.
+        """
         try:
-            async for chunk in self._stream:
-                yield chunk
+            return await anext(self._pieces)
+        except StopAsyncIteration:
+            return None
         except httpx.TimeoutException as fault:
             raise UpstreamStalledError from fault
         except httpx.TransportError as fault:
@@ -52,8 +61,7 @@ class Exchange:
 
     async def aclose(self) -> None:
         """Give the connection back, or close it where the body was not read to its end."""
-        if isinstance(self._stream, httpx.AsyncByteStream):
-            await self._stream.aclose()
+        await self._body.aclose()
 
 
 class Upstream:
@@ -66,6 +74,9 @@ class Upstream:
         self.stream_usage = settings.stream_usage
         self.serves = settings.serves
         self._base = httpx.URL(settings.url)
+        self._origin = origin_of(self._base)
+        self._base_path = self._base.raw_path
+        self._authority = self._base.netloc
         self.host = self._base.host
         self._api_key = settings.api_key
         self._transport = transport
@@ -85,25 +96,38 @@ class Upstream:
 
         Raises `UpstreamUnreachable` or `UpstreamTimeout`; `identity` asks for no compression.
         """
-        target = self._base.raw_path + path.encode() + (b"?" + query if query else b"")
+        target = self._base_path + path.encode() + (b"?" + query if query else b"")
         api_key = self._api_key.reveal() if self._api_key is not None else None
-        patience = {"connect": self._timeouts.connect, "read": self._timeouts.headers}
-        request = httpx.Request(
-            method,
-            self._base.copy_with(raw_path=target),
-            headers=for_upstream(
-                headers, host=self._base.netloc, api_key=api_key, length=len(body), identity=identity
-            ),
-            stream=httpx.ByteStream(body),
-            extensions={"timeout": patience},
+        sent = for_upstream(
+            headers, host=self._authority, api_key=api_key, length=len(body), identity=identity
         )
+        patience = {"connect": self._timeouts.connect, "read": self._timeouts.headers}
         try:
-            response = await self._transport.handle_async_request(request)
+            exchange = await self._exchange(method, target, sent, body, patience)
         except httpx.TransportError as fault:
             raise self._refusal(fault) from fault
         # The transport looks here again when it reads the body.
         patience["read"] = self._timeouts.idle
-        return Exchange(response)
+        return exchange
+
+    async def _exchange(
+        self, method: str, target: bytes, headers: Pairs, body: bytes, patience: dict[str, float]
+    ) -> Exchange:
+        if isinstance(self._transport, Transport):
+            head = request_head(method.encode(), target, headers)
+            incoming = await self._transport.send(self._origin, head, body, patience)
+            return Exchange(incoming.status, incoming.headers, incoming)
+        request = httpx.Request(
+            method,
+            self._base.copy_with(raw_path=target),
+            headers=headers,
+            stream=httpx.ByteStream(body),
+            extensions={"timeout": patience},
+        )
+        response = await self._transport.handle_async_request(request)
+        if not isinstance(response.stream, httpx.AsyncByteStream):
+            raise TypeError("an asynchronous transport answered with a synchronous stream")
+        return Exchange(response.status_code, response.headers.raw, response.stream)
 
     async def aclose(self) -> None:
         """Close the transport and its connections."""
