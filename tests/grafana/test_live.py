@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -276,12 +276,6 @@ def test_the_ledger_the_gauges_and_the_counters_agree(site: Site) -> None:
     agree("sum(meter_cost_usd_total)", own.cost / 10**12)
     agree('sum(meter_tokens_total{kind="prompt"})', own.prompt_tokens)
     agree("sum(meter_unpriced_total)", own.unpriced_requests)
-    shown = {
-        tuple(sample["metric"].get(label) for label in ("__name__", "team", "kind")): float(
-            sample["value"][1]
-        )
-        for sample in query(site.prometheus, '{__name__=~"meter_ledger_.+", team!=""}')
-    }
     expected: dict[tuple[str | None, ...], object] = {}
     for team, sums in rows.items():
         for name in ("requests", "errors", "unpriced_requests", "estimated_requests", "estimated_tokens"):
@@ -290,7 +284,19 @@ def test_the_ledger_the_gauges_and_the_counters_agree(site: Site) -> None:
         expected["meter_ledger_cost_usd", team, None] = pytest.approx(sums.cost / 10**12, rel=1e-12)
         for kind in ("prompt", "completion", "cached", "cache_write", "reasoning"):
             expected["meter_ledger_tokens", team, kind] = getattr(sums, f"{kind}_tokens")
-    assert shown == expected
+
+    # They are as old as the last look at the ledger and the last scrape of it.
+    def shown() -> dict[tuple[str | None, ...], float]:
+        return {
+            tuple(sample["metric"].get(label) for label in ("__name__", "team", "kind")): float(
+                sample["value"][1]
+            )
+            for sample in query(site.prometheus, '{__name__=~"meter_ledger_.+", team!=""}')
+        }
+
+    with suppress(AssertionError):
+        server.until(lambda: shown() == expected, "the gauges to be those of the ledger")
+    assert shown() == expected
 
 
 # From here on: the statements of Spend, as the role that Grafana has.
