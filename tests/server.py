@@ -38,7 +38,7 @@ def environment(data_dir: Path, **settings: object) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith(("METER_", "ROUTERHUB_"))
     }
     transport = {"upstream_transport": os.environ.get("METER_TEST_TRANSPORT", "httptools")}
-    settings = {"prices_seed": "none"} | transport | settings
+    settings = {"prices_seed": "none", "auth_failures_rpm": 0} | transport | settings
     given = {f"METER_{name.upper()}": str(value) for name, value in settings.items()}
     return kept | {"METER_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"} | given
 

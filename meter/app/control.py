@@ -27,6 +27,7 @@ from meter.app.pricing import list_prices, set_price
 from meter.app.rating import catalogs
 from meter.core.access import OWNER, SCRAPER, Asker, Scope
 from meter.core.errors import MeteringUnavailable
+from meter.core.guesses import Guesses
 from meter.core.keys import Key
 from meter.core.price_listing import Asked as AskedPrices
 from meter.core.price_listing import Listing
@@ -88,6 +89,7 @@ def control(desk: Desk) -> Litestar:
         find_token=partial(_find_token, desk.database, desk.look_ups),
         digest=partial(digest, pepper=desk.credentials.pepper),
         clock=clock,
+        guesses=Guesses(desk.settings.auth_failures_rpm, desk.settings.trusted_proxies),
     )
     sessions = _sessions(desk, askers)
     hosts = (*desk.settings.admin_hosts, desk.settings.admin_host)

@@ -39,6 +39,7 @@ from meter.core.attempts import Attempt, interrupted
 from meter.core.errors import MeterError, MeteringUnavailable
 from meter.core.estimate import count_tokens, estimate_prompt
 from meter.core.events import UsageEvent
+from meter.core.guesses import Guesses
 from meter.core.keys import Grant, Snapshot, digest
 from meter.core.request_log import of_event, of_refusal
 from meter.datadir import GRANTS_FILE, JOURNAL_FOLDER, save
@@ -232,6 +233,7 @@ def _gate(premises: Premises, look_ups: Executor) -> Gate:
         digest=partial(digest, pepper=premises.credentials.pepper),
         clock=clock,
         stale_seconds_max=premises.settings.grants_stale_seconds_max,
+        guesses=Guesses(premises.settings.auth_failures_rpm, premises.settings.trusted_proxies),
     )
     gate.take_snapshot(_saved_snapshot(premises.settings))
     return gate

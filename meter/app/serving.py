@@ -134,6 +134,8 @@ def make_server(
         lifespan="off",
         log_config=None,
         access_log=False,
+        # It would believe X-Forwarded-For of whoever is on this machine; who is believed is a setting.
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=int(settings.shutdown_timeout_seconds + CLOSING_SECONDS),

@@ -17,6 +17,7 @@
     ├── RequestTooLarge         413  over body_bytes_max
     ├── HeadersTooLarge         431  over header_bytes_max
     ├── RateLimitExceeded       429  a rate or the concurrency of a key or team; try again
+    │   └── TooManyFailures     429  too many wrong keys or tokens from one address
     ├── InsufficientQuota       429  a budget; trying again does not help
     ├── UpstreamUnreachable     502  no connection, or it broke before the headers
     ├── Overloaded              503  this process has as much under way as it may have
@@ -216,6 +217,18 @@ class RateLimitExceeded(MeterError):
         else:
             again = ("retry-after", str(max(1, math.ceil(retry_after_seconds))))
         super().__init__(message, headers=(again, *headers))
+
+
+class TooManyFailures(RateLimitExceeded):
+    """Too many wrong keys or tokens from one address; those that are known go on."""
+
+    code = "too_many_failures"
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__(
+            "Too many wrong credentials came from this address; try again later.",
+            retry_after_seconds=retry_after_seconds,
+        )
 
 
 class Quota(NamedTuple):

@@ -14,7 +14,9 @@ from urllib.parse import parse_qsl
 
 from meter.core.clock import Clock
 from meter.core.errors import InvalidKey, InvalidRequest, MeteringUnavailable
+from meter.core.guesses import Guesses
 from meter.core.keys import Grant, Snapshot, well_formed
+from meter.proxy.headers import Pairs
 
 GRANT_SECONDS_MAX = 5.0
 REFRESH_AFTER_SECONDS = 2.0
@@ -46,11 +48,13 @@ class Gate:
         digest: Callable[[str], bytes],
         clock: Clock,
         stale_seconds_max: float = 0.0,
+        guesses: Guesses | None = None,
     ) -> None:
         self._find_grant = find_grant
         self._digest = digest
         self._clock = clock
         self._stale_seconds_max = stale_seconds_max
+        self._guesses = Guesses(0) if guesses is None else guesses
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
         self._refreshing: dict[bytes, asyncio.Task[Grant | None]] = {}
         self._snapshot = Snapshot(None, {})
@@ -66,17 +70,21 @@ class Gate:
         """Whether all keys were known at some time, so that the known ones can be told from others."""
         return self._snapshot.taken_at is not None
 
-    async def admit(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Grant:
+    async def admit(self, headers: Pairs, query: bytes, client: tuple[str, int] | None = None) -> Grant:
         """Return the grant of the request's key; raises `InvalidKey`, the same for whatever is wrong.
+
+        Whoever was wrong too often gets `TooManyFailures` for a key that is not known, without a look-up.
 
         With the database away, keys known from before go on for a while; for others it raises
         `MeteringUnavailable`, because nobody can say that they are wrong.
         """
         key = credential(headers, query)
-        if not well_formed(key):
-            raise InvalidKey
-        grant = await self._grant(self._digest(key))
+        digest = self._digest(key) if well_formed(key) else None
+        if digest is None or not self._known(digest):
+            self._guesses.check(*_origin(headers, client), self._clock.monotonic())
+        grant = None if digest is None else await self._grant(digest)
         if grant is None or not grant.valid_at(self._clock.now()):
+            self._guesses.note(*_origin(headers, client), self._clock.monotonic())
             raise InvalidKey
         return grant
 
@@ -87,6 +95,10 @@ class Gate:
     async def aclose(self) -> None:
         """Wait for the look-ups under way."""
         await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
+
+    def _known(self, digest: bytes) -> bool:
+        remembered = self._remembered.get(digest)
+        return (remembered is not None and remembered.grant is not None) or digest in self._snapshot.grants
 
     async def _grant(self, digest: bytes) -> Grant | None:
         remembered = self._remembered.get(digest)
@@ -141,6 +153,11 @@ class Gate:
         if len(self._remembered) > GRANTS_REMEMBERED_MAX:
             self._remembered.popitem(last=False)
         return grant
+
+
+def _origin(headers: Pairs, client: tuple[str, int] | None) -> tuple[str, list[str]]:
+    forwarded = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
+    return "" if client is None else client[0], forwarded
 
 
 def credential(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> str:

@@ -129,7 +129,9 @@ class Relay:
             await respond(send, *local())
             return
         found = match(scope["method"], path)
-        grant = scope[_GRANT] = await self.gate.admit(scope["headers"], scope["query_string"])
+        grant = scope[_GRANT] = await self.gate.admit(
+            scope["headers"], scope["query_string"], scope["client"]
+        )
         if found.route.metered:
             await self._meter(found, grant, scope, receive, send)
         elif found.route is KEY:

@@ -2,8 +2,17 @@
 
 import msgspec
 
+from meter.core.guesses import Network, networks
 from meter.settings.rows import Setting
-from meter.settings.values import as_limit, as_number, as_positive, as_seconds
+from meter.settings.values import as_limit, as_names, as_number, as_positive, as_seconds
+
+
+def as_networks(value: str) -> tuple[Network, ...]:
+    """Read addresses and networks, separated by commas."""
+    try:
+        return networks(as_names(value))
+    except ValueError:
+        raise ValueError("must be addresses or networks, such as 10.0.0.7 or 10.1.0.0/16") from None
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +33,9 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """0 is no limit, here and below."""
     response_bytes_max: int
     response_header_bytes_max: int
+    auth_failures_rpm: int
+    """0 is no limit."""
+    trusted_proxies: tuple[Network, ...]
 
 
 BOUNDS: tuple[Setting, ...] = (
@@ -99,5 +111,17 @@ BOUNDS: tuple[Setting, ...] = (
         as_positive,
         "102400",
         "Most that an upstream may send without bringing a body on, headers above all; then 502.",
+    ),
+    Setting(
+        "auth_failures_rpm",
+        as_limit,
+        "60",
+        "Wrong keys and tokens a minute from one address; then unknown ones get 429, unasked; 0: any.",
+    ),
+    Setting(
+        "trusted_proxies",
+        as_networks,
+        "",
+        "Addresses and networks of proxies whose `X-Forwarded-For` is believed; unset: nobody's.",
     ),
 )

@@ -16,7 +16,7 @@ from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import BaseRouteHandler
 
 from meter.core.access import Asker, Least
-from meter.core.errors import InvalidAdminToken, InvalidRequest, NotPermitted
+from meter.core.errors import InvalidRequest, NotPermitted
 from meter.web.sessions import Visitor
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -42,7 +42,7 @@ Guard = Callable[[Connection, BaseRouteHandler], Awaitable[None]]
 
 
 def guard(
-    find_asker: Callable[[str], Awaitable[Asker]],
+    find_asker: Callable[[str, str, list[str]], Awaitable[Asker]],
     find_visitor: Callable[[str], Awaitable[Visitor]],
     hosts: Collection[str],
 ) -> Guard:
@@ -60,7 +60,9 @@ def guard(
             connection.scope["auth"] = visitor
             asker = visitor.asker
         else:
-            asker = await find_asker(_bearer(connection.headers.getall("authorization", [])))
+            asker = await find_asker(
+                _bearer(connection.headers.getall("authorization", [])), *origin_of(connection)
+            )
         _check_method(connection)
         _check_role(asker, handler)
         # Where handlers find it as the dependency `asker`.
@@ -73,6 +75,12 @@ def asker_of(connection: Connection) -> Asker:
     """Return whom the guard let in."""
     asker: Asker = connection.user
     return asker
+
+
+def origin_of(connection: Connection) -> tuple[str, list[str]]:
+    """Return where a request comes from, and for whom its proxies say that they speak."""
+    host = "" if connection.client is None else connection.client.host
+    return host, connection.headers.getall("x-forwarded-for", [])
 
 
 def visitor_of(connection: Connection) -> Visitor:
@@ -93,9 +101,7 @@ def _without_port(host: str) -> str:
 
 def _bearer(received: list[str]) -> str:
     scheme, _, given = (received[0] if len(received) == 1 else "").partition(" ")
-    if scheme.lower() != "bearer":
-        raise InvalidAdminToken
-    return given.strip()
+    return given.strip() if scheme.lower() == "bearer" else ""
 
 
 def _check_method(connection: Connection) -> None:

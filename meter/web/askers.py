@@ -8,12 +8,13 @@ the scraper's, are known without the database.
 import asyncio
 import hmac
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from meter.core.access import Asker
 from meter.core.clock import Clock
 from meter.core.errors import InvalidAdminToken, MeteringUnavailable
+from meter.core.guesses import Guesses
 from meter.core.tokens import Token, well_formed
 
 ASKER_SECONDS_MAX = 5.0
@@ -44,6 +45,7 @@ class Askers:
         find_token: FindToken,
         digest: Callable[[str], bytes],
         clock: Clock,
+        guesses: Guesses | None = None,
     ) -> None:
         self._configured = [
             _Configured(token.encode(), digest(token), asker) for token, asker in configured.items()
@@ -51,11 +53,13 @@ class Askers:
         self._find_token = find_token
         self._digest = digest
         self._clock = clock
+        self._guesses = Guesses(0) if guesses is None else guesses
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
 
-    async def find(self, token: str) -> Asker:
+    async def find(self, token: str, host: str = "", forwarded: Sequence[str] = ()) -> Asker:
         """Return whose token this is; raises `InvalidAdminToken`, the same for whatever is wrong with it.
 
+        A host that was wrong too often gets `TooManyFailures` for a token that is not known, unasked.
         With the database away it raises `MeteringUnavailable` for all but those of the configuration, because
         nobody can say that they are wrong.
         """
@@ -63,9 +67,14 @@ class Askers:
         for each in self._configured:
             if hmac.compare_digest(given, each.token):
                 return each.asker
-        if not well_formed(token):
+        digest = self._digest(token) if well_formed(token) else None
+        if digest is None or not self._known(digest):
+            self._guesses.check(host, forwarded, self._clock.monotonic())
+        found = None if digest is None else await self._look_up(digest)
+        if found is None or not found.valid_at(self._clock.now()):
+            self._guesses.note(host, forwarded, self._clock.monotonic())
             raise InvalidAdminToken
-        return await self.find_by_digest(self._digest(token))
+        return found.asker
 
     async def find_by_digest(self, digest: bytes) -> Asker:
         """Return whose token has this digest, as `find` does for the token itself."""
@@ -80,6 +89,10 @@ class Askers:
     def digest(self, token: str) -> bytes:
         """Return the digest by which a token is found, a configured one too."""
         return self._digest(token)
+
+    def _known(self, digest: bytes) -> bool:
+        remembered = self._remembered.get(digest)
+        return remembered is not None and remembered.token is not None
 
     async def _look_up(self, digest: bytes) -> Token | None:
         now = self._clock.monotonic()

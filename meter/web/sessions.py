@@ -6,6 +6,7 @@ that somebody signed out of it, in memory.
 
 import secrets
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
@@ -45,12 +46,12 @@ class Sessions:
         self.lasts = lasts
         self._signed_out: OrderedDict[str, None] = OrderedDict()
 
-    async def begin(self, token: str) -> str:
+    async def begin(self, token: str, host: str = "", forwarded: Sequence[str] = ()) -> str:
         """Sign in; returns the cookie.
 
         Raises `InvalidAdminToken`, and `NotPermitted` for a token of a role that sees no spend.
         """
-        asker = await self._askers.find(token)
+        asker = await self._askers.find(token, host, forwarded)
         if not asker.may(Least.TEAM):
             raise NotPermitted(f"A token of role '{asker.role}' is not enough for this page.")
         made = session(new_id(), self._askers.digest(token), self._clock.now(), self.lasts)

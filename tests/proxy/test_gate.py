@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from meter.core.clock import Clock
-from meter.core.errors import InvalidKey, InvalidRequest, MeteringUnavailable
+from meter.core.errors import InvalidKey, InvalidRequest, MeteringUnavailable, TooManyFailures
+from meter.core.guesses import Guesses
 from meter.core.keys import Grant, Snapshot
 from meter.proxy.gate import GRANT_SECONDS_MAX, Gate, credential
 
@@ -21,7 +22,7 @@ START = datetime(2026, 11, 23, tzinfo=UTC)
 class Scene:
     """A gate whose clock and database a test sets."""
 
-    def __init__(self, stale_seconds_max: float = 3600.0) -> None:
+    def __init__(self, stale_seconds_max: float = 3600.0, guesses_max: int = 0) -> None:
         self.seconds = 0.0
         self.grants: dict[bytes, Grant] = {KEY.encode(): GRANT}
         self.away = False
@@ -31,6 +32,7 @@ class Scene:
             digest=str.encode,
             clock=Clock(now=lambda: START + timedelta(seconds=self.seconds), monotonic=lambda: self.seconds),
             stale_seconds_max=stale_seconds_max,
+            guesses=Guesses(guesses_max),
         )
 
     async def admit(self, key: str = KEY) -> Grant:
@@ -221,3 +223,23 @@ def test_a_key_in_the_query_is_refused(query: bytes) -> None:
     """A parameter that carries a key is refused, whatever stands beside it."""
     with pytest.raises(InvalidRequest):
         credential(HEADERS, query)
+
+
+def test_guesses_beyond_the_limit_are_not_looked_up() -> None:
+    """The database hears of no more guesses than there may be, and keys that are known pass all the same."""
+
+    async def act(scene: Scene) -> None:
+        await scene.admit()
+        scene.gate.take_snapshot(Snapshot(START, {OTHER.encode(): GRANT}))
+        scene.grants[OTHER.encode()] = GRANT
+        for number in range(100):
+            with pytest.raises((InvalidKey, TooManyFailures)):
+                await scene.admit(f"{KEY[:-3]}{number:03}")
+
+        assert scene.asked == 1 + 5
+        assert await scene.admit() is GRANT
+        assert await scene.admit(OTHER) is GRANT
+        with pytest.raises(TooManyFailures):
+            await scene.admit("not well formed")
+
+    play(act, Scene(guesses_max=5))

@@ -57,7 +57,7 @@ def open_office(folder: Path, url: str | None = None) -> Iterator[Office]:
     bring_up_to_date(database)
     with ThreadPoolExecutor(2) as look_ups:
         desk = Desk(
-            settings=load({"METER_DATA_DIR": str(folder)}, None),
+            settings=load({"METER_DATA_DIR": str(folder), "METER_AUTH_FAILURES_RPM": "0"}, None),
             database=database,
             credentials=Credentials(pepper=PEPPER, admin_token=OWNER_TOKEN, metrics_token=METRICS_TOKEN),
             look_ups=look_ups,

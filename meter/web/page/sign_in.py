@@ -7,8 +7,8 @@ from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, URLEncodedBody
 
-from meter.core.errors import InvalidAdminToken, MeteringUnavailable, NotPermitted
-from meter.web.access import FOR_ANYBODY, FOR_VISITORS, SESSION_COOKIE, visitor_of
+from meter.core.errors import InvalidAdminToken, MeteringUnavailable, NotPermitted, TooManyFailures
+from meter.web.access import FOR_ANYBODY, FOR_VISITORS, SESSION_COOKIE, origin_of, visitor_of
 from meter.web.page.faults import FAULTS
 from meter.web.page.forms import FORM_COOKIE, START, AnyRequest, check_origin, cookie, local, no_session
 from meter.web.page.rendering import page, to
@@ -71,10 +71,10 @@ class SignInController(Controller):
         if not browser or not sessions.is_form_token(data.form, browser):
             return _form(request, sessions, data.next, _LOST, 403)
         try:
-            made = await sessions.begin(data.token.strip())
+            made = await sessions.begin(data.token.strip(), *origin_of(request))
         except InvalidAdminToken:
             return _form(request, sessions, data.next, _WRONG, 401)
-        except NotPermitted as refusal:
+        except (NotPermitted, TooManyFailures) as refusal:
             return _form(request, sessions, data.next, refusal.message, refusal.status)
         except MeteringUnavailable as refusal:
             return _form(request, sessions, data.next, _AWAY, refusal.status)
