@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from meter.app import descriptors
 from meter.core.errors import MeterError
 from meter.metrics import Metrics
 from meter.proxy.connections import ConnectionLimits, Connections, Local, Overflow
@@ -22,13 +23,14 @@ def doors(
     settings: Settings, metrics: Metrics, local: Mapping[str, Local], refused: Callable[[MeterError], None]
 ) -> Doors:
     """Make the doors; `local` answers even those who are too many."""
+    room = descriptors.room(settings)
     data = Connections(
-        connection_limits(settings, settings.connections_max),
+        connection_limits(settings, room.data),
         overflow=Overflow(local, refused),
         cut=metrics.cut,
     )
     control = Connections(
-        connection_limits(settings, settings.admin_connections_max),
+        connection_limits(settings, room.control),
         overflow=Overflow({}, refused),
         cut=metrics.cut,
     )

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from meter.app import descriptors
 from meter.app.actions import clock
 from meter.app.upstreams import SAMPLE
 from meter.core import doctor
@@ -41,6 +42,7 @@ Revisions = Callable[[Database], tuple[str | None, str | None, bool]]
 def examine(settings: Settings, revisions: Revisions) -> Iterator[Check]:
     """Look at everything that a configuration names, one after the other."""
     yield _configuration(settings)
+    yield doctor.descriptors(descriptors.reachable(), descriptors.needed(settings))
     yield from _readable("data directory", lambda: [_data_directory(settings.data_dir)])
     if settings.data_dir.is_dir():
         yield from _readable("journal", lambda: _journals(settings))

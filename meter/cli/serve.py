@@ -16,6 +16,7 @@ import msgspec
 from meter import metrics
 from meter.app import actions, house, serving
 from meter.app.control import Credentials
+from meter.app.descriptors import raise_limit
 from meter.app.upstreams import SAMPLE
 from meter.cli import opening
 from meter.cli.work import Options, Orders, open_credentials, run, set_up_logging, share_rates
@@ -56,6 +57,7 @@ def serve(config: Path | None, sample: bool, **settings: str | None) -> None:  #
     locks = [claim(folder) for folder in _claimed(configured)]
     credentials, token_is_new = open_credentials(configured)
     writer = set_up_logging(configured, credentials)
+    raise_limit(configured)
     with opening.database(configured) as database:
         _refuse_damage(configured, database)
         first_key = _first_start(configured, database, credentials)

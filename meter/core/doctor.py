@@ -70,6 +70,17 @@ def disk(free: int, journal_bytes: int, journal_bytes_max: int) -> Check:
     return Check("disk", State.WARN if free >= needed // 10 else State.FAIL, seen, advice)
 
 
+def descriptors(reachable: int, needed: int) -> Check:
+    """Judge how many files and connections a process may open."""
+    seen = f"{reachable} files and connections may be open; {needed} are needed at most"
+    if reachable >= needed:
+        return Check("descriptors", State.OK, seen)
+    advice = (
+        "raise 'ulimit -Hn', or lower METER_CONNECTIONS_MAX and METER_REQUESTS_MAX; it takes fewer meanwhile"
+    )
+    return Check("descriptors", State.WARN, seen, advice)
+
+
 def journal(used: int, bytes_max: int, late: int, quarantined: int) -> Check:
     """Judge what waits to be shipped: the bytes of journals, journals with late events, refused records."""
     part = used / bytes_max

@@ -98,6 +98,8 @@ def test_a_server_that_is_well(doctor: Doctor) -> None:
             redis_url=services.redis_url(),
             upstream_url=f"http://127.0.0.1:{port}/v1",
             upstream_api_key=API_KEY,
+            connections_max=100,
+            requests_max=100,
         )
         wrong, with_other = doctor.checks(database_url=url, pepper="q" * 32)
 
@@ -105,6 +107,7 @@ def test_a_server_that_is_well(doctor: Doctor) -> None:
     assert {check["state"] for check in checks.values()} == {"ok"}
     assert checks.keys() == {
         "configuration",
+        "descriptors",
         "data directory",
         "disk",
         "journal",
