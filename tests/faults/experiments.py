@@ -21,6 +21,7 @@ from tests.faults import (
     refusals,
     scale,
     signals,
+    upstreams,
     workers,
 )
 from tests.faults.case import Case, Experiment, Skip
@@ -34,6 +35,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *power_cut.EXPERIMENTS,
     *outages.EXPERIMENTS,
     *files.EXPERIMENTS,
+    *upstreams.EXPERIMENTS,
     *clients.EXPERIMENTS,
     *copies.EXPERIMENTS,
     *refusals.EXPERIMENTS,

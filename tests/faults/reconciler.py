@@ -55,6 +55,14 @@ def reconcile(site: Site, gots: Iterable[Got], prefix: str, allowed: Allowed = S
     return violations
 
 
+def settled(site: Site, model: str, count: int = 1) -> list[UsageEvent]:
+    """Wait for the events of one request, and return them."""
+    deadline = time.monotonic() + QUIET_SECONDS_MAX
+    while len(found := site.events(model).get(model, [])) < count and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
 def _quiet(site: Site, truths: Mapping[str, list[Truth]], prefix: str) -> dict[str, list[UsageEvent]]:
     """Wait for an event for each attempt, or until so long nothing has come that nothing will."""
     count, deadline = -1, 0.0
