@@ -253,7 +253,7 @@ def play(name: str) -> Callable[[Case], list[str]]:
 
     def run(case: Case) -> list[str]:
         found: list[str] = []
-        with case.site(**settings) as site:
+        with case.site(None, **settings) as site:
             site.start()
             for number in range(case.runs):
                 for each in sins:

@@ -147,10 +147,11 @@ def _answer(site: Site) -> list[int]:
 def _workers(site: Site) -> list[int]:
     """Return the processes that serve requests."""
     children = Path(f"/proc/{site.pid}/task/{site.pid}/children").read_text().split()
-    return [int(pid) for pid in children if b"data-" in _command(pid)]
+    return [int(pid) for pid in children if b"data-" in command_of(pid)]
 
 
-def _command(pid: str) -> bytes:
+def command_of(pid: str) -> bytes:
+    """Return how a process was started."""
     # It may end at any time.
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
