@@ -64,8 +64,9 @@ class Meter:
         self.log = data_dir.parent / f"{data_dir.name}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, env=self.env, cwd=data_dir.parent, stdout=subprocess.PIPE, stderr=log, text=True
+                command, env=self.env, cwd=data_dir.parent, stdout=subprocess.PIPE, stderr=log
             )
+        self._printed = bytearray()
         self.notes = self._read_notes()
         self.url = f"{self._noted(r'proxy +(http://.+)/v1')}/v1"
         self.control_url = self._noted(r"control +(http://\S+)")
@@ -144,19 +145,35 @@ class Meter:
         finally:
             self.process.kill()
             self.process.wait()
+            self.printed()
             if self.process.stdout is not None:
                 self.process.stdout.close()
             self.database.dispose()
 
-    def _read_notes(self) -> str:
+    def printed(self) -> bytes:
+        """Return everything that it has printed so far, on standard output."""
+        if self.process.stdout is not None and not self.process.stdout.closed:
+            os.set_blocking(self.process.stdout.fileno(), False)
+            with contextlib.suppress(BlockingIOError):
+                while self._print():
+                    pass
+        return bytes(self._printed)
+
+    def _print(self) -> bool:
+        """Take in something that it prints; says whether there was anything left."""
         assert self.process.stdout is not None
-        lines: list[str] = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if "curl" in line:
-                return "".join(lines)
+        piece = os.read(self.process.stdout.fileno(), 1 << 16)
+        self._printed += piece
+        return bool(piece)
+
+    def _read_notes(self) -> str:
+        """Wait for what a start prints, which ends with a line that can be pasted."""
+        while self._print():
+            notes = self._printed.decode()
+            if "curl" in notes and "\n" in notes.partition("curl")[2]:
+                return notes
         self.process.wait(WAIT_SECONDS_MAX)
-        raise AssertionError(f"meter did not start:\n{''.join(lines)}\n{self.log.read_text()}")
+        raise AssertionError(f"meter did not start:\n{self._printed.decode()}\n{self.log.read_text()}")
 
     def _noted(self, pattern: str) -> str:
         found = re.search(pattern, self.notes)

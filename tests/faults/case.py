@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.faults import reconciler, traffic
+from tests.faults import canaries, reconciler, traffic
 from tests.faults.script import Plan
 from tests.faults.site import POSTGRESQL, SQLITE, Site, opened
 
@@ -29,12 +29,16 @@ class Case:
     """Whether there is time for what takes long."""
     seed: int = 0
     notes: list[str] = field(default_factory=list)
+    leaks: list[str] = field(default_factory=list)
+    """What sites kept that an experiment has not looked for itself."""
 
     @contextmanager
     def site(self, url: str | None = None, **settings: object) -> Iterator[Site]:
         """Open a site on this case's database."""
         with opened(self.database, url, **settings) as site:
             yield site
+            if not site.searched:
+                self.leaks += canaries.secrets_kept(site)
 
     def random(self, run: int) -> random.Random:
         """Return the randomness of a run, the same every time."""
@@ -70,7 +74,7 @@ def calm(site: Site, name: str, settled: int | None = None, *, told: bool = True
         *found,
         *reconciler.descriptors_back(site, baseline),
         *(reconciler.told(site) if told else []),
-        *reconciler.secrets_kept(site),
+        *canaries.secrets_kept(site),
     ]
 
 

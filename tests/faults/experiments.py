@@ -76,7 +76,7 @@ def experiment(name: str, runs: int, database: str = SQLITE, *, full: bool = Tru
     began = time.monotonic()
     violations, skipped = [], ""
     try:
-        violations = found.run(case)
+        violations = [*found.run(case), *case.leaks]
     except (Skip, pytest.skip.Exception) as reason:
         skipped = str(reason)
     except Exception as fault:  # noqa: BLE001 (an experiment that breaks is a violation, and the rest goes on)

@@ -16,7 +16,7 @@ from tests.fake_upstream import Gate
 from tests.faults import reconciler, traffic
 from tests.faults.case import Case, Experiment, calm
 from tests.faults.reconciler import KILLED
-from tests.faults.script import Plan
+from tests.faults.script import CANARY_PROMPT, Plan
 from tests.faults.site import Site
 from tests.faults.traffic import Got
 
@@ -109,7 +109,7 @@ async def _ask_at_length(site: Site, model: str) -> Got:
     """Send a request with a body as large as they may be."""
     got = Got(model)
     parts = urlsplit(site.url)
-    messages = [{"role": "user", "content": "x" * LARGE_BYTES}]
+    messages = [{"role": "user", "content": CANARY_PROMPT + "x" * LARGE_BYTES}]
     body = wire.chat(model=model, messages=messages, stream=True)
     try:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)

@@ -6,13 +6,7 @@ from dataclasses import dataclass
 
 from meter.core.events import Outcome, UsageEvent, UsageSource
 from meter.store import ledger
-from tests.faults.script import (
-    CANARY_ANSWER,
-    CANARY_CREDENTIAL,
-    CANARY_PROMPT,
-    PROMPT_TOKENS,
-    Truth,
-)
+from tests.faults.script import PROMPT_TOKENS, Truth
 from tests.faults.site import Site
 from tests.faults.traffic import Got
 
@@ -36,10 +30,16 @@ KILLED = Allowed(extra=frozenset({Outcome.UNREACHABLE, Outcome.INTERRUPTED}))
 LEFT = Allowed(extra=frozenset({Outcome.UNREACHABLE, Outcome.CLIENT_CLOSED}))
 
 
-def reconcile(site: Site, gots: Iterable[Got], prefix: str, allowed: Allowed = STRICT) -> list[str]:
-    """Wait until the ledger has everything, and return every violation."""
+def reconcile(
+    site: Site,
+    gots: Iterable[Got],
+    prefix: str,
+    allowed: Allowed = STRICT,
+    truths: Mapping[str, list[Truth]] | None = None,
+) -> list[str]:
+    """Wait until the ledger has everything, and return every violation, by all truths or by these."""
     by_model = {got.model: got for got in gots}
-    truths = site.script.truths()
+    truths = site.script.truths() if truths is None else truths
     events = _quiet(site, truths, prefix)
     violations: list[str] = []
     for model in sorted(truths.keys() | events.keys() | by_model.keys()):
@@ -107,6 +107,9 @@ def _client(model: str, sent: list[Truth], got: Got | None, found: list[UsageEve
 
 def _counts(truth: Truth, event: UsageEvent, got: Got | None) -> list[str]:
     name = f"{truth.model} ({event.outcome}/{event.usage_source})"
+    if event.outcome is Outcome.UNREACHABLE and not truth.request.sent:
+        # Who answers nothing at all, not even by a status, charges nothing, as far as anybody can tell.
+        return []
     if event.usage_source is UsageSource.REPORTED:
         expected = (PROMPT_TOKENS, truth.plan.completion_tokens)
         counts = (event.prompt_tokens, event.completion_tokens)
@@ -147,21 +150,6 @@ def counters(site: Site, settled: int) -> list[str]:
         f"I5: {name} is {count:.0f}, settled were {settled}"
         for name, count in found.items()
         if count != settled
-    ]
-
-
-def secrets_kept(site: Site) -> list[str]:
-    """Look for what must never be written down (I9)."""
-    canaries = [CANARY_PROMPT, CANARY_ANSWER, CANARY_CREDENTIAL, site.key.split("_")[2]]
-    places = {path: path.read_bytes() for path in site.data_dir.parent.rglob("*") if path.is_file()}
-    pages = {str(path): raw for path, raw in places.items()}
-    if site.meter is not None:
-        pages["/metrics"] = site.metrics().encode()
-    return [
-        f"I9: {canary!r} is found in {place}"
-        for canary in canaries
-        for place, raw in pages.items()
-        if canary.encode() in raw
     ]
 
 

@@ -107,8 +107,9 @@ def _small_database(case: Case) -> Iterator[tuple[Site, Path]]:
             connection.execute(f"CREATE TABLESPACE small LOCATION '{place}'".encode())
             connection.execute(b"CREATE DATABASE metered TABLESPACE small")
         url = cluster.url.removesuffix("/postgres") + "/metered"
-        site = stack.enter_context(case.site(url))
+        # The database lives as long as somebody looks into it.
         stack.callback(cluster.stop)
+        site = stack.enter_context(case.site(url))
         yield site, place / "ballast"
 
 

@@ -7,7 +7,7 @@ import time
 
 from meter.core.events import UsageEvent
 from tests import services, wire
-from tests.faults import reconciler, traffic
+from tests.faults import canaries, reconciler, traffic
 from tests.faults.case import Case, Experiment, failures
 from tests.faults.script import Plan
 from tests.faults.site import POSTGRESQL, Site
@@ -44,7 +44,7 @@ def f71(case: Case) -> list[str]:
                 case.notes.append(f"{len(gots)} requests, {restart.resets} resets")
                 found += failures(gots, "a rolling restart")
                 found += reconciler.reconcile(site, gots, f"f71-{run}-")
-            return found + reconciler.told(site) + reconciler.secrets_kept(site)
+            return found + reconciler.told(site) + canaries.secrets_kept(site)
         finally:
             other.close()
 

@@ -40,6 +40,8 @@ class Site:
     meter: Meter | None = None
     key: str = ""
     dead: list[Meter] = field(default_factory=list)
+    searched: bool = False
+    """Whether somebody has looked for secrets here."""
     _database: Database | None = None
     _log_start: int = 0
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from tests import wire
+from tests.faults import canaries
 from tests.faults.script import CANARY_PROMPT, CONTENT
 
 SECONDS_MAX = 60.0
 READ_BYTES = 1 << 16
+REFUSED = 400
 
 
 @dataclass
@@ -100,6 +102,7 @@ async def ask(url: str, key: str, model: str, *, stream: bool = True, read: Read
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+    canaries.not_told(bytes(got.raw), key, refused=got.status is not None and got.status >= REFUSED)
     return got
 
 
