@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: secrets rolling bench bench-ledger help install install-dev run demo test test-long screenshots cases stock fuzz money dashboards series security audit sbom faults quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
+.PHONY: secrets rolling bench bench-ledger help install install-dev run demo test test-long screenshots cases stock fuzz money dashboards series security audit sbom faults soak idle-streams slow-clients quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,15 @@ series: install-dev ## Make up 50,000 models, paths and users, and count series 
 
 faults: install-dev ## Kill, stop, cut and damage everything; SEEDS=5000 by default, JOBS=1 (long)
 	$(BIN)/python -m tests.faults --seeds $(or $(SEEDS),5000) --jobs $(or $(JOBS),1)
+
+soak: install-dev ## Load a server on both databases with a fault every ten seconds; MINUTES=30 by default, SEED=
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+
+idle-streams: install-dev ## Hold idle streams open in one process; STREAMS=10000 by default (minutes)
+	$(BIN)/python -m tests.soak.idle --streams $(or $(STREAMS),10000)
+
+slow-clients: install-dev ## Send and read slowly with slowhttptest; CONNECTIONS=4000 by default (minutes)
+	$(BIN)/python -m tests.soak.slow --connections $(or $(CONNECTIONS),4000)
 
 reports-bench: install-dev ## Print how long reports take; EVENTS=10000000 by default (long)
 	$(BIN)/python -m tests.bench.reports --events $(or $(EVENTS),10000000)

@@ -88,7 +88,7 @@ Answer = Sequence[Step] | Callable[[Received], Sequence[Step]]
 class FakeUpstream:
     """The server; answers are taken from a queue, the last one stays."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.received: list[Received] = []
         self.accepted = 0
         """How many connections have been opened to it."""
@@ -98,7 +98,7 @@ class FakeUpstream:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._connections: set[asyncio.Task[None]] = set()
-        server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(WAIT_SECONDS_MAX)
+        server = asyncio.run_coroutine_threadsafe(self._start(port), self._loop).result(WAIT_SECONDS_MAX)
         self._server = server
         self.port: int = server.sockets[0].getsockname()[1]
 
@@ -122,6 +122,19 @@ class FakeUpstream:
         self.accepted = 0
         self._answers.clear()
 
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        """End every connection, and have nobody listen, until the block ends.
+
+        The port must be of the caller's choice: one of the kernel's would be somebody else's by then.
+        """
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(WAIT_SECONDS_MAX)
+        try:
+            yield
+        finally:
+            starting = asyncio.run_coroutine_threadsafe(self._start(self.port), self._loop)
+            self._server = starting.result(WAIT_SECONDS_MAX)
+
     def close(self) -> None:
         """Stop serving."""
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(WAIT_SECONDS_MAX)
@@ -129,10 +142,10 @@ class FakeUpstream:
         self._thread.join(WAIT_SECONDS_MAX)
         self._loop.close()
 
-    async def _start(self) -> asyncio.Server:
+    async def _start(self, port: int) -> asyncio.Server:
         # The kernel tries again after seconds what does not fit the queue, as no upstream would.
         return await asyncio.start_server(
-            self._serve, "127.0.0.1", 0, limit=2**26, backlog=2048, ssl=self._tls
+            self._serve, "127.0.0.1", port, limit=2**26, backlog=2048, ssl=self._tls
         )
 
     async def _stop(self) -> None:
@@ -254,9 +267,9 @@ DONE = b"data: [DONE]\n\n"
 
 
 @contextlib.contextmanager
-def running(tls: ssl.SSLContext | None = None) -> Iterator[FakeUpstream]:
+def running(tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[FakeUpstream]:
     """Run a fake upstream."""
-    upstream = FakeUpstream(tls)
+    upstream = FakeUpstream(tls, port)
     try:
         yield upstream
     finally:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests import fake_upstream, wire
-from tests.fake_upstream import DONE, FakeUpstream, Gate, Received, Step, event, response, stream
+from tests import fake_upstream, services, wire
+from tests.fake_upstream import DONE, Cut, FakeUpstream, Gate, Received, Step, event, response, stream
 
 CANARY_PROMPT = "canary-prompt-4e1d"
 CANARY_ANSWER = "canary-answer-91c7"
@@ -30,6 +30,8 @@ class Plan:
     filler: int = 0
     """So many bytes of comment with every piece, which say nothing and have to be carried."""
     streams: bool = True
+    cut_after: int | None = None
+    """The connection is reset after so many pieces; what does not stream is then not answered at all."""
 
     @property
     def completion_tokens(self) -> int:
@@ -86,6 +88,14 @@ class Script:
             self._truths = {}
         self.upstream.answer(self._answer)
 
+    def forget(self, prefix: str) -> dict[str, list[Truth]]:
+        """Return the truths about these models, and keep neither them nor any request."""
+        with self._lock:
+            found = {model: sent for model, sent in self._truths.items() if model.startswith(prefix)}
+            self._truths = {model: sent for model, sent in self._truths.items() if model not in found}
+            self.upstream.received.clear()
+        return found
+
     def truths(self) -> dict[str, list[Truth]]:
         """Return what reached the upstream so far, by model."""
         with self._lock:
@@ -107,11 +117,15 @@ class Script:
 def _steps(truth: Truth) -> list[Step]:
     plan = truth.plan
     before: list[Step] = [] if plan.before_head is None else [plan.before_head]
+    if not plan.streams and plan.cut_after is not None:
+        return [*before, Cut(reset=True)]
     if not plan.streams:
         return [*before, response(_document(truth))]
     pieces: list[bytes | Gate] = []
-    for _ in range(plan.pieces):
+    for _ in range(plan.pieces if plan.cut_after is None else plan.cut_after):
         pieces += [Pause(plan.pause, truth), _piece(truth)]
+    if plan.cut_after is not None:
+        return [*before, *stream(*pieces, Cut(reset=True))]
     pieces += [] if plan.before_usage is None else [plan.before_usage]
     pieces.append(event({"model": MODEL_SERVED, "choices": [], "usage": _usage(plan)}))
     pieces += [] if plan.after_usage is None else [plan.after_usage]
@@ -143,5 +157,5 @@ def _usage(plan: Plan) -> dict[str, int]:
 @contextmanager
 def running() -> Iterator[Script]:
     """Run an upstream that plays scripts."""
-    with fake_upstream.running() as upstream:
+    with fake_upstream.running(port=services.free_port()) as upstream:
         yield Script(upstream)
