@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -92,7 +92,7 @@ def copied(url: str) -> Iterator[str]:
 @contextmanager
 def cluster(*, start: bool = True) -> Iterator["Cluster"]:
     """Run a PostgreSQL server of one's own, to be stopped and paused as a test likes."""
-    programs = _postgres_programs()
+    programs = postgres_programs()
     # Not in pytest's own folders: the server's user has to get there.
     with tempfile.TemporaryDirectory(prefix="meter-test-cluster-") as folder:
         made = Cluster(programs, Path(folder))
@@ -121,9 +121,10 @@ class Cluster:
             os.chown(folder, owner.pw_uid, owner.pw_gid)
         self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync")
 
-    def start(self) -> None:
-        """Start the server, and wait until it answers."""
+    def start(self, *more: str) -> None:
+        """Start the server, with more options if need be, and wait until it answers."""
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        options = " ".join([options, *more])
         self._run("pg_ctl", "start", "--wait", "--silent", "--log", str(self._data / "log"), "-o", options)
 
     def stop(self) -> None:
@@ -176,13 +177,15 @@ def prometheus_program(name: str) -> str:
 @contextmanager
 def prometheus_server(config: Path, data: Path) -> Iterator[str]:
     """Run a Prometheus of one's own on a free port; yields its URL, or skips where there is none."""
+    with prometheus_with([f"--config.file={config}", f"--storage.tsdb.path={data}"]) as url:
+        yield url
+
+
+@contextmanager
+def prometheus_with(options: Sequence[str]) -> Iterator[str]:
+    """Run one with options that say where its configuration and its data are."""
     program, port = prometheus_program("prometheus"), free_port()
-    arguments = [
-        f"--config.file={config}",
-        f"--storage.tsdb.path={data}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--log.level=warn",
-    ]
+    arguments = [*options, f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
     process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield f"http://127.0.0.1:{port}"
@@ -215,9 +218,10 @@ class RedisServer:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
+    def start(self, *more: str) -> None:
+        """Start it, with more options if need be, and wait until it answers."""
         arguments = [
+            *more,
             "--port",
             str(self.port),
             "--bind",
@@ -264,7 +268,8 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
 
-def _postgres_programs() -> Path:
+def postgres_programs() -> Path:
+    """Return where PostgreSQL's programs are, or skip the test."""
     found = [path.parent for path in sorted(Path(POSTGRES_PROGRAMS).glob("*/bin/pg_ctl"))]
     on_path = shutil.which("pg_ctl")
     if not found and not on_path:
