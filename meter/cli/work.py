@@ -26,6 +26,7 @@ from meter.logs.writer import Writer
 from meter.metrics import count_as
 from meter.rates import Shared
 from meter.settings import ConfigurationError, Settings
+from meter.settings.agreement import ADMIN_TOKEN_LENGTH_MIN
 from meter.store import revision
 from meter.store.database import Database
 from meter.store.installation import check_pepper
@@ -134,6 +135,12 @@ def open_credentials(settings: Settings) -> tuple[Credentials, bool]:
     else:
         path = settings.data_dir / ADMIN_TOKEN_FILE
         admin_token, made = read_or_make(path, lambda: secrets.token_urlsafe(32))
+    if len(admin_token) < ADMIN_TOKEN_LENGTH_MIN:
+        where = settings.data_dir / ADMIN_TOKEN_FILE
+        raise ValueError(
+            f"the admin token in {where} has fewer than {ADMIN_TOKEN_LENGTH_MIN} characters: "
+            "delete the file, so that one is made"
+        )
     credentials = Credentials(
         pepper=opening.pepper(settings),
         admin_token=admin_token,

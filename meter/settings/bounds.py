@@ -63,7 +63,7 @@ BOUNDS: tuple[Setting, ...] = (
     Setting(
         "held_bytes_max",
         as_positive,
-        "500000000",
+        "1000000000",
         "Memory for bodies and for clients that read slowly, in each process; past it requests get 503.",
     ),
     Setting(
