@@ -20,6 +20,7 @@ from tests.fake_upstream import stream as sse
 
 # How often all servers are replaced.
 pytestmark = pytest.mark.long
+FAILURES_MAX = 20
 ROUNDS = int(os.environ.get("METER_TEST_ROLLING_ROUNDS", "1"))
 
 
@@ -27,7 +28,10 @@ ROUNDS = int(os.environ.get("METER_TEST_ROLLING_ROUNDS", "1"))
 def site(upstream_server: FakeUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Run the stack once for all tests of this module, with one process a server."""
     folder = tmp_path_factory.mktemp("stack")
-    with stack.running(folder, upstream_server.url, workers=1, shutdown_delay_seconds=1) as running:
+    settings = {"trusted_proxies": "127.0.0.0/8", "auth_failures_rpm": FAILURES_MAX}
+    with stack.running(
+        folder, upstream_server.url, workers=1, shutdown_delay_seconds=1, **settings
+    ) as running:
         yield running
 
 
@@ -113,6 +117,22 @@ def test_a_doctor_beside_a_server_finds_it_well(site: Stack, upstream: FakeUpstr
 
     assert done.returncode == 0, done.stdout
     assert json.loads(done.stdout)["checks"]
+
+
+def test_nginx_says_whose_wrong_keys_they_are(site: Stack, key: str, upstream: FakeUpstream) -> None:
+    """A client that makes up addresses is one client, and a right key passes beside it."""
+    upstream.answer(answer)
+    statuses = [
+        wire.post(
+            site.url, f"mtr_wrong{turn}", wire.chat(), headers=[("X-Forwarded-For", f"10.0.{turn}.1")]
+        ).status
+        # Each of two servers counts for itself.
+        for turn in range(2 * FAILURES_MAX + 1)
+    ]
+
+    assert statuses[0] == httpx.codes.UNAUTHORIZED
+    assert statuses[-1] == httpx.codes.TOO_MANY_REQUESTS
+    assert wire.post(site.url, key, wire.chat()).status == httpx.codes.OK
 
 
 def _since(site: Stack, key_id: str, before: tuple[int, ...]) -> tuple[int, ...]:
