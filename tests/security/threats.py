@@ -244,7 +244,8 @@ THREATS: tuple[Threat, ...] = (
             "logs/test_lines.py::test_secrets_are_left_out",
             "logs/test_serving.py::test_requests_are_logged_when_asked_for",
             "core/test_request.py::test_a_refusal_quotes_nothing_of_the_body",
-            "faults/test_faults.py::test_an_experiment_finds_no_violation",
+            "faults/test_canaries.py::test_the_search_finds_what_is_there",
+            "faults/test_canaries.py::test_an_error_that_repeats_the_prompt_is_noticed",
         ),
     ),
     Threat(
@@ -262,7 +263,9 @@ THREATS: tuple[Threat, ...] = (
         (
             "proxy/test_refusals.py::test_a_body_that_grows_past_the_limit_is_refused",
             "proxy/test_refusals.py::test_a_body_that_cannot_be_metered_is_refused",
-            "web/test_control.py::test_a_large_body_is_refused",
+            "security/test_admin_bodies.py::test_a_body_over_the_limit_gets_413",
+            "security/test_held_bytes.py::test_bodies_beyond_the_limit_get_503",
+            "security/test_held_bytes.py::test_memory_stays_below_the_limit",
         ),
     ),
     Threat(
@@ -314,6 +317,8 @@ THREATS: tuple[Threat, ...] = (
         (
             "security/test_connections_max.py::test_connections_beyond_the_limit_get_503",
             "security/test_connections_max.py::test_a_flood_of_connections_is_closed_on",
+            "security/test_requests_max.py::test_requests_beyond_the_limit_get_503",
+            "security/test_requests_max.py::test_every_end_gives_its_place_back",
             "security/test_header_limits.py::test_connections_that_ask_for_nothing_are_closed",
         ),
     ),
@@ -444,6 +449,9 @@ THREATS: tuple[Threat, ...] = (
         (
             "proxy/test_outcomes.py::test_odd_usage",
             "proxy/test_outcomes.py::test_events_of_ten_megabytes",
+            "security/test_long_answers.py::test_a_stream_that_takes_too_long_is_cut",
+            "security/test_long_answers.py::test_an_answer_that_is_too_large_is_cut",
+            "security/test_long_answers.py::test_headers_of_an_answer_are_bounded",
             "core/test_tap.py::test_no_usage_makes_counts_negative_or_unstorable",
             "core/test_tap.py::test_cumulative_usage_is_never_added_up",
             "proxy/test_transport.py::test_no_answer",
