@@ -95,6 +95,11 @@ rolling: install-dev ## Replace two servers behind nginx under load; ROUNDS=10 b
 
 bench: install-dev ## Measure meter beside nginx: CPU a request, latency, streams, memory (needs nginx and wrk)
 	$(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m tests.bench.tap
+	-$(BIN)/python -m tests.bench.admission
+	$(BIN)/python -m tests.bench.prices
+	$(BIN)/python -m tests.bench.journal
+	$(BIN)/python -m tests.bench.ledger
 
 bench-admission: install-dev ## Print what admission costs with budgets and rates, in CPU
 	$(BIN)/python -m tests.bench.admission

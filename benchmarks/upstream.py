@@ -20,17 +20,17 @@ PACED_EVENTS = 50
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _PACE = re.compile(rb"\r\nx-pace-ms: *(\d+)", re.IGNORECASE)
 
-_EVENT = (
+EVENT = (
     b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1790000000,"model":"bench",'
     b'"system_fingerprint":null,"choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,'
     b'"finish_reason":null}]}\n\n'
 )
-_USAGE = (
+USAGE = (
     b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1790000000,"model":"bench",'
     b'"choices":[],"usage":{"prompt_tokens":14,"completion_tokens":200,"total_tokens":214,'
     b'"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}\n\n'
 )
-_BODY = (
+BODY = (
     b'{"id":"chatcmpl-bench","object":"chat.completion","created":1790000000,"model":"bench","choices":'
     b'[{"index":0,"message":{"role":"assistant","content":"A meter stands between a caller and a model, '
     b'passes every byte on as it is, and writes down what was used."},"logprobs":null,"finish_reason":"stop"}'
@@ -53,10 +53,10 @@ def _chunks(events: Iterable[bytes]) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events)
 
 
-_JSON = _whole(_BODY)
-_PACED = _chunks([_EVENT])
-_END = _chunks([_USAGE, b"data: [DONE]\n\n"]) + b"0\r\n\r\n"
-_BURST = _STREAM_HEAD + _chunks([_EVENT] * EVENTS) + _END
+_JSON = _whole(BODY)
+_PACED = _chunks([EVENT])
+_END = _chunks([USAGE, b"data: [DONE]\n\n"]) + b"0\r\n\r\n"
+_BURST = _STREAM_HEAD + _chunks([EVENT] * EVENTS) + _END
 
 
 class _Upstream(asyncio.Protocol):

@@ -1,6 +1,7 @@
 """`meter work`: what `meter serve --workers` starts, a process that serves one of its sockets."""
 
 import asyncio
+import gc
 import logging
 import secrets
 import socket
@@ -30,6 +31,9 @@ from meter.settings.agreement import ADMIN_TOKEN_LENGTH_MIN
 from meter.store import revision
 from meter.store.database import Database
 from meter.store.installation import check_pepper
+
+# How many objects there are more before the collector looks at them.
+COLLECT_AFTER = 10_000
 
 _NO_UPSTREAM = (
     "no upstream is configured. Set ROUTERHUB_API_KEY for RouterHub; or METER_UPSTREAM_URL, and "
@@ -111,6 +115,10 @@ def _inherited(descriptor: int | None) -> socket.socket | None:
 
 def run(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]], lifeline: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT comes, or the lifeline ends."""
+    # What has been loaded stays: nobody has to look through all of it for garbage again and again. Nor for
+    # every few requests, which leave none that their counts of references do not show.
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(serve, lifeline))
 

@@ -41,7 +41,10 @@ _LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _WORD_SHAPE = bytes(ord("a") if code in _LETTERS else ord(" ") for code in range(0x100))
 _BEYOND_ASCII = bytes(range(0x80, 0x100))
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+# With these alone, and a content that is a text, a message has no other texts.
+_PLAIN_MEMBERS = frozenset({"role", "content"})
 _CALL_FIELDS = ("name", "arguments", "input")
+_INPUT_MEMBERS = ("prompt", "input", "suffix")
 _JSON_MEMBERS = ("tools", "functions", "response_format")
 
 
@@ -72,12 +75,17 @@ class RunningCount:
         self._counted = 0
         self._block: list[str] = []
         self._block_length = 0
+        self._block_tokens: int | None = 0
+        """What the block comes to, where that has been asked for."""
 
     def add(self, texts: Iterable[str]) -> None:
         """Add the texts of one event."""
         found = [text for text in texts if text]
-        self._pieces += bool(found)
+        if not found:
+            return
+        self._pieces += 1
         self._block += found
+        self._block_tokens = None
         self._block_length += sum(map(len, found))
         if self._block_length >= _BLOCK_LENGTH:
             self._close_block()
@@ -89,18 +97,21 @@ class RunningCount:
                 continue
             self._pieces += 1
             self._block.append(text)
+            self._block_tokens = None
             self._block_length += len(text)
             if self._block_length >= _BLOCK_LENGTH:
                 self._close_block()
 
     def _close_block(self) -> None:
         self._counted += self._count("".join(self._block))
-        self._block, self._block_length = [], 0
+        self._block, self._block_length, self._block_tokens = [], 0, 0
 
     @property
     def tokens(self) -> int:
-        """The count so far; costs one estimate of at most a block."""
-        return max(self._pieces, self._counted + self._count("".join(self._block)))
+        """The count so far; costs one estimate of at most a block, where something has been added."""
+        if self._block_tokens is None:
+            self._block_tokens = self._count("".join(self._block))
+        return max(self._pieces, self._counted + self._block_tokens)
 
 
 def texts(message: Mapping[str, object]) -> list[str]:
@@ -109,7 +120,10 @@ def texts(message: Mapping[str, object]) -> list[str]:
     Content, refusal, transcript, the names and arguments of calls, and thoughts once, as some servers send
     the same thought under two names.
     """
-    found = [*_strings(message.get("content")), *_strings(message.get("refusal"))]
+    content = message.get("content")
+    if isinstance(content, str) and _PLAIN_MEMBERS.issuperset(message):
+        return [content] if content else []
+    found = [*_strings(content), *_strings(message.get("refusal"))]
     thoughts = (_strings(message.get(name)) for name in _THOUGHTS)
     found += next((thought for thought in thoughts if any(thought)), [])
     calls = message.get("tool_calls")
@@ -139,16 +153,22 @@ def estimate_prompt(body: Mapping[str, object]) -> int:
     tokens = REQUEST_TOKENS
     for message in messages if isinstance(messages, list) else ():
         tokens += _message_tokens(message)
-    tokens += sum(_json_tokens(body[name]) for name in _JSON_MEMBERS if name in body)
-    tokens += sum(_input_tokens(body.get(name)) for name in ("prompt", "input", "suffix"))
+    for name in _JSON_MEMBERS:
+        if name in body:
+            tokens += _json_tokens(body[name])
+    for name in _INPUT_MEMBERS:
+        if name in body:
+            tokens += _input_tokens(body[name])
     return tokens
 
 
 def _message_tokens(message: object) -> int:
     if not isinstance(message, dict):
         return MESSAGE_TOKENS
-    found = [*texts(message), *_strings(message.get("name"))]
     content = message.get("content")
+    if isinstance(content, str) and _PLAIN_MEMBERS.issuperset(message):
+        return MESSAGE_TOKENS + count_tokens(content)
+    found = [*texts(message), *_strings(message.get("name"))]
     media = sum(map(_media_tokens, content)) if isinstance(content, list) else 0
     return MESSAGE_TOKENS + sum(map(count_tokens, found)) + media
 

@@ -2,11 +2,14 @@
 
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
 
 from meter.core.usage import TokenUsage
+
+_counts_of = attrgetter(*TokenUsage.__struct_fields__)
 
 
 class Outcome(StrEnum):
@@ -113,7 +116,7 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def usage(self) -> TokenUsage:
         """The token counts."""
-        return TokenUsage(*(getattr(self, name) for name in TokenUsage.__struct_fields__))
+        return TokenUsage(*_counts_of(self))
 
     @property
     def model(self) -> str:

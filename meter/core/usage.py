@@ -70,6 +70,10 @@ _ALIASES: Mapping[str, tuple[_Path, ...]] = {
 }
 
 
+_FIELDS = {path: field for field, paths in _ALIASES.items() for path in paths}
+# What holds an object that may hold a count.
+_NESTING = {path[0] for path in _FIELDS if len(path) > len(("object", "member"))}
+
 _WHOLES = ("prompt_tokens", "completion_tokens", "total_tokens")
 _PARTS = tuple(name for name in _ALIASES if name not in _WHOLES)
 
@@ -136,11 +140,31 @@ def read_usage(usage: Mapping[str, object]) -> ReportedUsage:
     A count may be an integer, an integral number, a fraction (rounded half up) or a string of digits; what is
     negative, not finite, a boolean or beyond 2^63-1 counts as not sent. All but the first two are flagged.
     """
-    counts: dict[str, int | None] = {}
-    flags: list[str] = []
-    for name, paths in _ALIASES.items():
-        counts[name] = _first_usable(usage, paths, flags)
+    counts, flags = _read_plainly(usage), list[str]()
+    if counts is None:
+        counts = {name: _first_usable(usage, paths, flags) for name, paths in _ALIASES.items()}
     return ReportedUsage(**counts, anomalies=unique(flags))
+
+
+def _read_plainly(usage: Mapping[str, object]) -> dict[str, int | None] | None:
+    """Read a usage that says nothing twice and nothing odd, which nearly all are, by what is in it."""
+    counts: dict[str, int | None] = {}
+    for name, value in usage.items():
+        if isinstance(value, dict):
+            parts = [(_FIELDS.get((name, member)), count) for member, count in value.items()]
+            if (name,) in _FIELDS or (
+                name in _NESTING and any(isinstance(count, dict) for _, count in parts)
+            ):
+                return None
+        else:
+            parts = [(_FIELDS.get((name,)), value)]
+        for field, count in parts:
+            if field is None or count is None:
+                continue
+            if field in counts or type(count) is not int or not 0 <= count <= TOKENS_PLAUSIBLE_MAX:
+                return None
+            counts[field] = count
+    return counts
 
 
 def merge(

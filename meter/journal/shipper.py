@@ -22,7 +22,7 @@ BATCH_EVENTS_MAX = 1000
 # Waiting for company makes batches of what comes together: a while at least, and so many times what the last
 # round took of the processor, since a round takes some milliseconds of it however few events it has.
 LINGER_SECONDS_MIN = 0.02
-LINGER_SECONDS_MAX = 0.25
+LINGER_SECONDS_MAX = 0.5
 LINGER_FACTOR = 30
 RETRY_SECONDS_FIRST = 0.1
 RETRY_SECONDS_MAX = 5.0
@@ -127,7 +127,9 @@ class Shipper:
 
     def wake(self) -> None:
         """Say that there is something to ship; may be called from any thread."""
-        self._wake.set()
+        # It is cleared before a round looks for what there is. Looking is a fraction of setting it.
+        if not self._wake.is_set():
+            self._wake.set()
 
     def close(self, timeout_seconds: float) -> bool:
         """Ship what is left, for at most this long; returns whether everything was."""

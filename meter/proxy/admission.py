@@ -8,7 +8,6 @@ when a later one refuses, and when the attempt has ended, however it ends. A new
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 from meter.core.attempts import Attempt
@@ -19,6 +18,9 @@ from meter.core.limits import allows
 from meter.core.request import RequestFacts
 
 MODELS_NAMED_MAX = 20
+
+# One step's fault must not keep the others from giving back what they hold.
+_KEPT_BACK = "what an attempt held could not be given back"
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,10 @@ class Admitted:
     def progressed(self, emitted_tokens: int, cut: Callable[[], None]) -> None:
         """Have every step take note of how far a stream has come."""
         for hold in self._holds:
-            _without_fail(partial(hold.progressed, emitted_tokens, cut))
+            try:
+                hold.progressed(emitted_tokens, cut)
+            except Exception:
+                log.exception(_KEPT_BACK)
 
     def booked(self, event: UsageEvent) -> UsageEvent:
         """Have every step put on the event what the ledger has to know."""
@@ -83,13 +88,19 @@ class Admitted:
     def settled(self, event: UsageEvent) -> None:
         """Have every step take note of what was used, and give everything back."""
         for hold in self._holds:
-            _without_fail(partial(hold.settled, event))
+            try:
+                hold.settled(event)
+            except Exception:
+                log.exception(_KEPT_BACK)
         self.release()
 
     def release(self) -> None:
         """Give everything back, the last taken first; doing it again does nothing."""
         while self._holds:
-            _without_fail(self._holds.pop().release)
+            try:
+                self._holds.pop().release()
+            except Exception:
+                log.exception(_KEPT_BACK)
 
 
 @dataclass(frozen=True)
@@ -127,11 +138,3 @@ async def allow_models(candidate: Candidate) -> None:
 def _named(models: tuple[str, ...]) -> str:
     more = len(models) - MODELS_NAMED_MAX
     return ", ".join(models[:MODELS_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
-
-
-def _without_fail(act: Callable[[], None]) -> None:
-    # One step's fault must not keep the others from giving back what they hold.
-    try:
-        act()
-    except Exception:
-        log.exception("what an attempt held could not be given back")

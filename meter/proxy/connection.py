@@ -59,6 +59,9 @@ class Connection(asyncio.Protocol):
         self._lost = lost
         self._loop = loop
         self._transport = cast("asyncio.Transport", None)
+        self._came: list[bytes] = []
+        self.on_body: Callable[[bytes], None] = self._came.append
+        """For the parser, which calls it for every chunk, of which one read may bring hundreds."""
         self._parser = httptools.HttpResponseParser(self)
         self._response: Incoming | None = None
         self._sent_whole = False
@@ -140,8 +143,10 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as fault:
+            self._take_in(response)
             self._misunderstood(response, fault)
             return
+        self._take_in(response)
         if response.complete:
             self._end()
         elif response.received == received_before:
@@ -228,12 +233,6 @@ class Connection(asyncio.Protocol):
             response.complete = True
             self._keeps_alive = False
 
-    def on_body(self, piece: bytes) -> None:
-        """Take in a piece of the body."""
-        response = self._response
-        if response is not None and not response.without_body:
-            response.add(piece)
-
     def on_message_complete(self) -> None:
         """Take note of the end; only here does the parser know whether the connection goes on."""
         response = self._response
@@ -245,6 +244,13 @@ class Connection(asyncio.Protocol):
         else:
             # It was informational.
             response.headers.clear()
+
+    def _take_in(self, response: Incoming) -> None:
+        """Take in what one read has brought of the body."""
+        if self._came:
+            if not response.without_body:
+                response.add(self._came[0] if len(self._came) == 1 else b"".join(self._came))
+            self._came.clear()
 
     # How an exchange ends.
 

@@ -8,14 +8,12 @@ chunk by chunk.
 
 import asyncio
 from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
     Awaitable,
     Callable,
     Mapping,
     MutableMapping,
 )
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -270,45 +268,39 @@ async def read_body(
     announced = value_of(headers, b"content-length")
     too_large = announced.isdecimal() and int(announced) > bytes_max
     chunks: list[bytes] = []
-    size = 0
-    async with aclosing(_body(receive)) as body:
-        async for chunk in body:
-            size += len(chunk)
-            too_large = too_large or size > bytes_max
-            if too_large:
-                await _discard(body, bytes_max * DISCARDED_FACTOR_MAX)
-                raise RequestTooLarge(
-                    f"The body is larger than {bytes_max} bytes (the setting body_bytes_max)."
-                )
-            try:
-                take(len(chunk))
-            except MeterError:
-                chunks.clear()
-                await _discard(body, bytes_max)
-                raise
-            chunks.append(chunk)
+    size, more = 0, True
+    while more:
+        chunk, more = await _piece(receive)
+        size += len(chunk)
+        if too_large or size > bytes_max:
+            await _discard(receive, more, bytes_max * DISCARDED_FACTOR_MAX)
+            raise RequestTooLarge(f"The body is larger than {bytes_max} bytes (the setting body_bytes_max).")
+        try:
+            take(len(chunk))
+        except MeterError:
+            chunks.clear()
+            await _discard(receive, more, bytes_max)
+            raise
+        chunks.append(chunk)
     return b"".join(chunks)
 
 
-async def _body(receive: Receive) -> AsyncGenerator[bytes, None]:
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientLeftError
-        yield message.get("body", b"")
-        more = message.get("more_body", False)
+async def _piece(receive: Receive) -> tuple[bytes, bool]:
+    """Return the next piece of a body, and whether there are more."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientLeftError
+    return message.get("body", b""), message.get("more_body", False)
 
 
-async def _discard(body: AsyncIterator[bytes], bytes_max: int) -> None:
+async def _discard(receive: Receive, more: bool, bytes_max: int) -> None:  # noqa: FBT001 (as `_piece` says it)
     """Take in the rest of a body: whoever still sends when the connection closes never sees the answer."""
     discarded = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(DISCARD_SECONDS_MAX):
-            async for chunk in body:
+            while more and discarded <= bytes_max:
+                chunk, more = await _piece(receive)
                 discarded += len(chunk)
-                if discarded > bytes_max:
-                    return
 
 
 async def _hand_on(pump: Pump, send: Send) -> None:

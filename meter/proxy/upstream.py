@@ -4,6 +4,8 @@ meter speaks to httpx's transport, not to its client: no cookie jar shared betwe
 followed, no `.netrc`, no proxies from the environment, and the bytes undecoded.
 """
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
 import httpx
@@ -38,7 +40,8 @@ class Exchange:
         self.status = status
         self.headers: Pairs = [(name.lower(), value) for name, value in headers]
         self._body = body
-        self._pieces = aiter(body)
+        self._next: Callable[[], Awaitable[bytes | None]]
+        self._next = body.read if isinstance(body, Incoming) else partial(anext, aiter(body), None)
 
     @property
     def whole(self) -> bool:
@@ -51,9 +54,7 @@ class Exchange:
         Raises `UpstreamClosedError` or `UpstreamStalledError`.
         """
         try:
-            return await anext(self._pieces)
-        except StopAsyncIteration:
-            return None
+            return await self._next()
         except httpx.TimeoutException as fault:
             raise UpstreamStalledError from fault
         except httpx.TransportError as fault:
