@@ -13,6 +13,8 @@ from prometheus_client import Metric, values
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from meter.metrics.room import RoomyDict
+
 _DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -34,6 +36,7 @@ def count_as(process: str) -> None:
 
     Without it, processes that count together are told apart by their numbers. The name has no underscore.
     """
+    values.MmapedDict = RoomyDict  # type: ignore[attr-defined]  # Where the library looks for it.
     values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
 
 

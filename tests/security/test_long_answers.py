@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from meter.core.events import Outcome
 from tests import wire
 from tests.fake_upstream import FakeUpstream, Gate, event, response, stream
@@ -17,6 +19,7 @@ def ask(meter: Meter, key: str) -> wire.Answer:
     return wire.post(meter.url, key, wire.chat(stream=True))
 
 
+@pytest.mark.long
 def test_a_stream_that_takes_too_long_is_cut(bounded: Meter, upstream: FakeUpstream) -> None:
     """The client gets what had come, without an end, the upstream is hung up on, and the event says `cut`."""
     key, never = bounded.new_key(), Gate()

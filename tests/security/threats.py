@@ -127,6 +127,8 @@ THREATS: tuple[Threat, ...] = (
             "web/test_control.py::test_every_documented_route_asks_for_the_token",
             "security/test_control_listener.py::test_nothing_listens_to_others_unless_told_so",
             "security/test_control_listener.py::test_a_guessable_token_is_no_token",
+            "security/test_admin_token_length.py::test_a_short_admin_token_in_the_data_directory_is_refused",
+            "security/test_admin_token_length.py::test_the_token_that_is_made_is_long",
         ),
     ),
     Threat(
@@ -320,6 +322,7 @@ THREATS: tuple[Threat, ...] = (
             "security/test_requests_max.py::test_requests_beyond_the_limit_get_503",
             "security/test_requests_max.py::test_every_end_gives_its_place_back",
             "security/test_header_limits.py::test_connections_that_ask_for_nothing_are_closed",
+            "security/test_descriptors.py::test_running_out_of_descriptors_ends_nothing",
         ),
     ),
     Threat(
@@ -416,6 +419,8 @@ THREATS: tuple[Threat, ...] = (
         "guessing keys",
         (
             "core/test_keys.py::test_a_secret_carries_256_bits",
+            "security/test_guessing.py::test_guessing_ends_and_known_keys_go_on",
+            "security/test_guessing.py::test_guessing_tokens_ends_and_the_owner_goes_on",
             "proxy/test_gate.py::test_wrong_keys_are_remembered_too",
             "web/test_askers.py::test_wrong_tokens_are_remembered_too_in_a_bounded_table",
         ),
