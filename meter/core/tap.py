@@ -18,6 +18,7 @@ from meter.core.documents import TEXT_LENGTH_MAX, compact_json, parse_object, st
 from meter.core.estimate import RunningCount, choice_texts
 from meter.core.inflate import Inflater
 from meter.core.sse import EVENT_BYTES_MAX, Event, Events
+from meter.core.upstream_cost import upstream_cost
 from meter.core.usage import (
     TOKENS_MAX,
     ReportedUsage,
@@ -27,7 +28,6 @@ from meter.core.usage import (
     read_usage,
     sum_choices,
     unique,
-    upstream_cost,
 )
 
 DECODED_BYTES_MAX = 32 * 1024 * 1024

@@ -16,7 +16,6 @@ from meter.core.usage import (
     normalise,
     read_usage,
     sum_choices,
-    upstream_cost,
 )
 
 COUNTS = st.none() | st.integers(0, 500) | st.integers(0, TOKENS_MAX)
@@ -230,53 +229,3 @@ def test_choices_without_totals_have_no_sum_of_totals() -> None:
 def test_all_zero_is_not_the_same_as_nothing(usage: dict[str, Any], *, zero: bool) -> None:
     """A usage is all zero if it says so; one without counts says nothing."""
     assert read_usage(usage).all_zero is zero
-
-
-@pytest.mark.parametrize(
-    ("usage", "header", "expected"),
-    [
-        ({}, None, (None, None)),
-        ({"cost": Decimal("0.5")}, "9", (Decimal("0.5"), "usage.cost")),
-        ({"cost": 0}, "9", (Decimal(0), "usage.cost")),
-        ({"cost": True}, None, (None, None)),
-        ({"cost": "0.5"}, None, (None, None)),
-        ({"cost": Decimal("-0.5")}, None, (None, None)),
-        ({"cost": Decimal("NaN")}, None, (None, None)),
-        ({"cost": float("inf")}, None, (None, None)),
-        ({"cost": Decimal("1E+999999999")}, None, (None, None)),
-        ({"cost": Decimal("1E-999999999")}, None, (Decimal(0), "usage.cost")),
-        ({"cost": Decimal("0." + "3" * 99)}, None, (Decimal("0." + "3" * 28), "usage.cost")),
-        ({"cost": {"total_cost": Decimal("0.005")}}, None, (Decimal("0.005"), "usage.cost.total_cost")),
-        ({"cost_in_usd_ticks": 1399000}, None, (Decimal("0.0001399"), "usage.cost_in_usd_ticks/1e10")),
-        ({"cost_in_usd_ticks": 2 * 10**10}, None, (Decimal(2), "usage.cost_in_usd_ticks/1e10")),
-        ({"cost_in_usd_ticks": 0}, None, (None, None)),
-        (
-            {"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": Decimal("0.1")}},
-            None,
-            (Decimal("0.1"), "usage.cost+cost_details.upstream_inference_cost"),
-        ),
-        (
-            {"cost": 1, "is_byok": True, "cost_details": {"upstream_inference_cost": None}},
-            None,
-            (Decimal(1), "usage.cost"),
-        ),
-        (
-            {"cost": 1, "is_byok": "yes", "cost_details": {"upstream_inference_cost": 5}},
-            None,
-            (Decimal(1), "usage.cost"),
-        ),
-        ({}, " 7.1E-05 ", (Decimal("0.000071"), "header x-litellm-response-cost")),
-        ({}, "sNaN", (None, None)),
-        ({}, "free", (None, None)),
-        (
-            {"pydantic_ai_gateway": {"cost_estimate": Decimal("0.2")}},
-            None,
-            (Decimal("0.2"), "usage.pydantic_ai_gateway.cost_estimate"),
-        ),
-    ],
-)
-def test_upstream_costs_are_read_from_where_they_stand(
-    usage: dict[str, Any], header: str | None, expected: tuple[Decimal | None, str | None]
-) -> None:
-    """A finite amount of at least 0 counts, with its place as the source; strings and guesses do not."""
-    assert upstream_cost(usage, header) == expected

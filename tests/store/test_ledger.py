@@ -15,7 +15,7 @@ from meter.core.events import Outcome, Reserved, UsageEvent, UsageSource
 from meter.core.money import PICODOLLARS_PER_USD
 from meter.core.period import BUCKET, bucket
 from meter.core.rollup import COUNTS, LineKey, Sums, fold
-from meter.core.usage import USD_MAX
+from meter.core.upstream_cost import USD_MAX
 from meter.store import ledger
 from meter.store.database import Database, RowRefused
 from meter.store.tables import usage_15m, usage_events
