@@ -73,7 +73,7 @@ def for_client(upstream: Iterable[tuple[bytes, bytes]], request_id: str) -> Pair
     passed = [
         (name, value)
         for name, value in received
-        if _goes_to_client(name) and name not in named and _VALUE.fullmatch(value)
+        if _goes_to_client(name) and not (named and _read(name) in named) and _VALUE.fullmatch(value)
     ]
     passed.append((REQUEST_ID, request_id.encode()))
     return passed
@@ -89,7 +89,7 @@ def value_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
 
 def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
     listed = [value for name, value in headers if name == b"connection"]
-    return {token.strip().lower() for value in listed for token in value.split(b",")}
+    return {_read(token.strip().lower()) for value in listed for token in value.split(b",")}
 
 
 @lru_cache(NAMES_REMEMBERED_MAX)

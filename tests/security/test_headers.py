@@ -154,9 +154,9 @@ def test_a_client_takes_no_header_of_meters_away(
 def test_headers_of_one_hop_stay_there(upstream: FakeUpstream, meter: Meter, holder: str) -> None:
     """What is for the next server alone goes no further, in either direction, and what it names neither."""
     hop = [b"Keep-Alive: timeout=5", b"TE: trailers", b"Trailer: X-T", b"Proxy-Connection: keep-alive"]
-    hop += [b"Connection: x-mine", b"X-Mine: 1", b"X-Stays: 1"]
+    hop += [b"Connection: x-mine, x_too", b"X-Mine: 1", b"X_Too: 1", b"X-Stays: 1"]
     back = [("Keep-Alive", "timeout=5"), ("Trailer", "X-T"), ("Proxy-Authenticate", "Basic"), ("X-Mine", "1")]
-    back += [("Connection", "x-mine"), ("X-Stays", "1"), ("Upgrade", "h2c")]
+    back += [("Connection", "x-mine, x_too"), ("X_Too", "1"), ("X-Stays", "1"), ("Upgrade", "h2c")]
     upstream.answer([response(b"{}", headers=back)])
 
     (answer,) = raw.send(meter.url, request(holder, *hop, length()) + BODY)
