@@ -40,7 +40,7 @@ from meter.core.errors import MeterError, MeteringUnavailable
 from meter.core.estimate import count_tokens, estimate_prompt
 from meter.core.events import UsageEvent
 from meter.core.guesses import Guesses
-from meter.core.keys import Grant, Snapshot, digest
+from meter.core.keys import Grant, Snapshot, digester
 from meter.core.request_log import of_event, of_refusal
 from meter.datadir import GRANTS_FILE, JOURNAL_FOLDER, save
 from meter.journal.holding import Holding, Ledger, Options
@@ -230,7 +230,7 @@ async def _running(upkeeps: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterato
 def _gate(premises: Premises, look_ups: Executor) -> Gate:
     gate = Gate(
         find_grant=partial(_find_grant, premises.database, look_ups),
-        digest=partial(digest, pepper=premises.credentials.pepper),
+        digest=digester(premises.credentials.pepper),
         clock=clock,
         stale_seconds_max=premises.settings.grants_stale_seconds_max,
         guesses=Guesses(premises.settings.auth_failures_rpm, premises.settings.trusted_proxies),

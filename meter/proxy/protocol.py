@@ -5,10 +5,12 @@ to one that is gone comes back as a reset. uvicorn closes the connection at once
 request that is there as a whole is being answered, and whoever answers is told.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from meter.proxy.bounded import BoundedProtocol
+from meter.proxy.joined import JoinedWrites
 
 # Our own ASGI extension: the `Client` of a request.
 _CLIENT = "meter.client"
@@ -46,6 +48,28 @@ class Client:
 class DataProtocol(BoundedProtocol):
     """uvicorn's protocol, in which the end of a request is not yet the end of its answer."""
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Have answers write what they write at once by one call."""
+        self._joined = JoinedWrites(transport, self.loop)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what is answered already before anything of the next request counts."""
+        self._joined.flush()
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """Let the answer write there."""
+        super().on_headers_complete()
+        cycle = self.last_cycle()
+        if cycle is not None:
+            cycle.transport = self._joined  # type: ignore[assignment]  # It is written to, and closed.
+
+    def shutdown(self) -> None:
+        """Close when what has been answered is written."""
+        self._joined.flush()
+        super().shutdown()
+
     def on_message_begin(self) -> None:
         """Give each request its own client."""
         super().on_message_begin()
@@ -57,6 +81,7 @@ class DataProtocol(BoundedProtocol):
         self._tell_leaving()
 
     def _end(self) -> None:
+        self._joined.flush()
         super()._end()
         self._tell_leaving()
 
