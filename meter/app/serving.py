@@ -12,6 +12,7 @@ from typing import NamedTuple
 import uvicorn
 from litestar import Litestar
 
+from meter.app.accepting import Acceptor
 from meter.app.house import House, Premises, build
 from meter.proxy.bounded import BoundedProtocol
 from meter.proxy.protocol import DataProtocol
@@ -81,20 +82,20 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections, which uvicorn would leave to the loop."""
+        await super().startup(sockets=[])
+        self._acceptors = [Acceptor(listener, self._protocol) for listener in sockets or ()]
+        for acceptor in self._acceptors:
+            acceptor.open()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take in whoever has connected already, and then do as uvicorn does.
 
-        Closing a listener resets what the kernel has accepted and nobody has taken yet, and uvicorn closes a
-        connection whose request is only on its way.
+        uvicorn closes a connection whose request is only on its way.
         """
-        held = [listener.dup() for listener in sockets or ()]
-        for server in self.servers:
-            server.close()
-        for listener in sockets or ():
-            listener.close()
-        for listener in held:
-            for connection in _take_all(listener):
-                await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        for acceptor in self._acceptors:
+            await acceptor.close()
         await self._first_requests()
         await super().shutdown(sockets)
 
@@ -111,16 +112,6 @@ class _Server(uvicorn.Server):
             getattr(connection, "cycle", None) is None for connection in self.server_state.connections
         ):
             await asyncio.sleep(LOOK_SECONDS)
-
-
-def _take_all(listener: socket.socket) -> Iterator[socket.socket]:
-    """Yield the connections that wait, and close the listener as soon as none is left."""
-    waiting = []
-    with listener, contextlib.suppress(BlockingIOError):
-        listener.settimeout(0)
-        while True:
-            waiting.append(listener.accept()[0])
-    yield from waiting
 
 
 def make_server(

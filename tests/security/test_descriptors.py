@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests import server, wire
 from tests.fake_upstream import FakeUpstream, response
 from tests.server import Meter, until
@@ -38,12 +40,15 @@ def cpu_seconds(meter: Meter) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_running_out_of_descriptors_ends_nothing(upstream: FakeUpstream, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [5, -1])
+def test_running_out_of_descriptors_ends_nothing(more: int, upstream: FakeUpstream, tmp_path: Path) -> None:
     """While there are none, those who connect are closed on or wait, at no cost; then all is as before."""
     upstream.answer([response(DOCUMENT)])
     with server.running(tmp_path / "data", upstream_url=upstream.url) as meter:
         key = meter.first_key
-        with descriptors(meter, 5), ExitStack() as stack:
+        # It prints its key before it serves.
+        until(lambda: _status(meter, LIVE) == 200, "the server")
+        with descriptors(meter, more), ExitStack() as stack:
             for _ in range(60):
                 stack.enter_context(wire.connected(meter.url))
             before = cpu_seconds(meter)
