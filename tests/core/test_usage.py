@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meter.core import usage as module
 from meter.core.usage import (
     MEMBERS_MAX,
     TOKENS_MAX,
@@ -18,6 +19,13 @@ from meter.core.usage import (
     sum_choices,
 )
 
+# Every name that means something, and some that mean nothing, with what may stand there.
+NAMES = sorted({name for paths in module._ALIASES.values() for path in paths for name in path})  # noqa: SLF001
+ODD = st.none() | st.booleans() | st.floats() | st.sampled_from(["7", "x", [], "1.5"])
+VALUES = ODD | st.integers(-3, 10**10)
+MEMBERS = st.sampled_from([*NAMES, "other"])
+DETAILS = st.dictionaries(MEMBERS, VALUES | st.dictionaries(MEMBERS, VALUES, max_size=2), max_size=4)
+USAGES = st.dictionaries(MEMBERS, VALUES | DETAILS)
 COUNTS = st.none() | st.integers(0, 500) | st.integers(0, TOKENS_MAX)
 
 
@@ -229,3 +237,17 @@ def test_choices_without_totals_have_no_sum_of_totals() -> None:
 def test_all_zero_is_not_the_same_as_nothing(usage: dict[str, Any], *, zero: bool) -> None:
     """A usage is all zero if it says so; one without counts says nothing."""
     assert read_usage(usage).all_zero is zero
+
+
+@given(USAGES)
+def test_the_short_way_to_read_reads_the_same(usage: dict[str, Any]) -> None:
+    """A usage with nothing odd in it is read at a glance, and by the rules it would be the same."""
+    shortened = module._read_plainly(usage)  # noqa: SLF001 (the short way is what is tested)
+    flags: list[str] = []
+    aliases = module._ALIASES.items()  # noqa: SLF001
+    found = {name: module._first_usable(usage, paths, flags) for name, paths in aliases}  # noqa: SLF001
+
+    if shortened is not None:
+        assert ReportedUsage(**shortened, anomalies=()) == ReportedUsage(**found, anomalies=tuple(flags))
+    else:
+        assert read_usage(usage) == ReportedUsage(**found, anomalies=module.unique(flags))
