@@ -92,15 +92,16 @@ class RunningCount:
 
     def add_each(self, texts: Iterable[str]) -> None:
         """Add the texts of several events, which have one each."""
-        for text in texts:
-            if not text:
-                continue
-            self._pieces += 1
-            self._block.append(text)
+        found = [text for text in texts if text]
+        length = sum(map(len, found))
+        if self._block_length + length >= _BLOCK_LENGTH:
+            for text in found:
+                self.add([text])
+        elif found:
+            self._pieces += len(found)
+            self._block += found
+            self._block_length += length
             self._block_tokens = None
-            self._block_length += len(text)
-            if self._block_length >= _BLOCK_LENGTH:
-                self._close_block()
 
     def _close_block(self) -> None:
         self._counted += self._count("".join(self._block))

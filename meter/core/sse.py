@@ -57,7 +57,7 @@ class Events:
         """Take in bytes and return the events that they complete; never raises."""
         return [event for event in self.read(data) if isinstance(event, Event)]
 
-    def read(self, data: bytes) -> Iterator[Event | list[bytes]]:
+    def read(self, data: bytes) -> Iterator[Event | list[str]]:
         """Do the same, one by one; of events that are `alike`, which may change meanwhile, only their texts.
 
         It has to be read to its end.

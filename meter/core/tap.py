@@ -187,7 +187,7 @@ class Tap:
                 self._answer.read_event(found)
                 self._events.alike = self._answer.alike
             else:
-                self._answer.emitted.add_each([text.decode("utf-8", "replace") for text in found])
+                self._answer.emitted.add_each(found)
 
     def _recognise(self, piece: bytes) -> bytes:
         """Tell a stream from a document by its first bytes, as content types are not to be relied on.
