@@ -83,6 +83,8 @@ def _attack(
     """Measure before, within and behind an attack."""
     key = meter.first_key
     life = Life(name, meter.process.pid)
+    # The first request of all loads what it needs.
+    outside.ask(meter.url, key)
     alone = outside.times(_ask(meter, key, time.monotonic() + ALONE_SECONDS, life, None)[0])
     files = life.samples[-1].descriptors
     life.samples.clear()
