@@ -16,7 +16,7 @@ import msgspec
 from meter.allowances.purse import Purse
 from meter.allowances.reservations import Part, Reservation, is_strict, moved, passes, refusal
 from meter.core.allowances import Answer, Ask, Beat, Share, Wish
-from meter.core.budgets import Budget, Enforcement, Measure, Standing, charged
+from meter.core.budgets import Budget, Enforcement, Measure, Standing, charged, place_of
 from meter.core.clock import Clock
 from meter.core.errors import MeteringUnavailable
 from meter.core.events import UsageEvent
@@ -49,10 +49,21 @@ class _Waiting(NamedTuple):
     answer: asyncio.Future[Standing | None]
 
 
+class Need(NamedTuple):
+    """What a window asks of a request: which amount, and whether the most or what is likely."""
+
+    purse: Purse
+    strict: bool
+    at: int
+    """The amount's place among `Amounts`."""
+
+
 class Applying(NamedTuple):
     """The windows that limit somebody's requests for a model, and what their budgets want to know."""
 
     purses: tuple[Purse, ...]
+    needs: tuple[Need, ...]
+    """The same, as every request asks it."""
     strict: frozenset[Measure]
     """What is measured by those that may not be passed."""
     guesses: bool
@@ -253,7 +264,11 @@ class Treasury:
         kinds = [(purse.budget.enforcement, purse.budget.measure) for purse in found]
         strict = frozenset(measure for enforcement, measure in kinds if enforcement is Enforcement.STRICT)
         guesses = any(enforcement is Enforcement.STANDARD for enforcement, _ in kinds)
-        return Applying(tuple(found), strict, guesses, since, min(ends, default=None))
+        needs = tuple(
+            Need(purse, purse.budget.enforcement is Enforcement.STRICT, place_of(purse.budget.measure))
+            for purse in found
+        )
+        return Applying(tuple(found), needs, strict, guesses, since, min(ends, default=None))
 
     def _purse(self, budget: Budget, at: datetime) -> Purse:
         span = budget.span(at)

@@ -191,7 +191,7 @@ def _thoughts(document: Mapping[str, Any]) -> int:
 
 def _images(document: Mapping[str, Any]) -> int:
     """Count the pictures in the body; raises `RequestNotBounded` for everything that is not in it."""
-    for name in _ADDING.intersection(document):
+    for name in () if _ADDING.isdisjoint(document) else _ADDING.intersection(document):
         if document[name]:
             raise _not_bounded(name, "lets the provider add to the request or choose another model")
     model = document.get("model")

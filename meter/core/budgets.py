@@ -66,6 +66,11 @@ class Amounts(NamedTuple):
         return self.tokens if measure is Measure.TOKENS else self.requests
 
 
+def place_of(measure: Measure) -> int:
+    """Return where a measure stands among `Amounts`."""
+    return Amounts._fields.index(measure)
+
+
 class Span(NamedTuple):
     """When a window begins and ends; one without an end lasts for ever."""
 
