@@ -13,10 +13,11 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from meter.allowances.applying import Applying, applying
 from meter.allowances.purse import Purse
 from meter.allowances.reservations import Part, Reservation, is_strict, moved, passes, refusal
 from meter.core.allowances import Answer, Ask, Beat, Share, Wish
-from meter.core.budgets import Budget, Enforcement, Measure, Standing, charged, place_of
+from meter.core.budgets import Budget, Enforcement, Standing, charged
 from meter.core.clock import Clock
 from meter.core.errors import MeteringUnavailable
 from meter.core.events import UsageEvent
@@ -47,38 +48,6 @@ class Bank(NamedTuple):
 class _Waiting(NamedTuple):
     reservation: Reservation
     answer: asyncio.Future[Standing | None]
-
-
-class Need(NamedTuple):
-    """What a window asks of a request: which amount, and whether the most or what is likely."""
-
-    purse: Purse
-    strict: bool
-    at: int
-    """The amount's place among `Amounts`."""
-
-
-class Applying(NamedTuple):
-    """The windows that limit somebody's requests for a model, and what their budgets want to know."""
-
-    purses: tuple[Purse, ...]
-    needs: tuple[Need, ...]
-    """The same, as every request asks it."""
-    strict: frozenset[Measure]
-    """What is measured by those that may not be passed."""
-    guesses: bool
-    """Whether there are some that go by what a request will likely use."""
-    since: datetime
-    until: datetime | None
-
-    @property
-    def counts_costs(self) -> Budget | None:
-        """A budget of costs among them."""
-        return next((each.budget for each in self.purses if each.budget.measure is Measure.COST), None)
-
-    def holds(self, at: datetime) -> bool:
-        """Say whether these are the windows of an instant."""
-        return self.since <= at and (self.until is None or at < self.until)
 
 
 class Treasury:
@@ -254,21 +223,14 @@ class Treasury:
             await asyncio.wait([self._asking])
 
     def _apply(self, requester: tuple[str, str, str], at: datetime) -> Applying:
-        found = [
-            self._purse(budget, at)
-            for budget in self._budgets
-            if budget.enforcement is not Enforcement.WARN and budget.applies(*requester)
-        ]
-        ends = [purse.span.end for purse in found if purse.span.end is not None]
-        since = max((purse.span.start for purse in found), default=datetime.min.replace(tzinfo=at.tzinfo))
-        kinds = [(purse.budget.enforcement, purse.budget.measure) for purse in found]
-        strict = frozenset(measure for enforcement, measure in kinds if enforcement is Enforcement.STRICT)
-        guesses = any(enforcement is Enforcement.STANDARD for enforcement, _ in kinds)
-        needs = tuple(
-            Need(purse, purse.budget.enforcement is Enforcement.STRICT, place_of(purse.budget.measure))
-            for purse in found
+        return applying(
+            [
+                self._purse(budget, at)
+                for budget in self._budgets
+                if budget.enforcement is not Enforcement.WARN and budget.applies(*requester)
+            ],
+            at,
         )
-        return Applying(tuple(found), needs, strict, guesses, since, min(ends, default=None))
 
     def _purse(self, budget: Budget, at: datetime) -> Purse:
         span = budget.span(at)

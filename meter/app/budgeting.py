@@ -11,9 +11,10 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from meter.allowances.applying import Need
 from meter.allowances.reservations import Part, Reservation
 from meter.allowances.sizes import PAIRS_REMEMBERED_MAX, Sizes
-from meter.allowances.treasury import Bank, Need, Treasury
+from meter.allowances.treasury import Bank, Treasury
 from meter.app import actions
 from meter.app.clocks import ServerClock
 from meter.core.allowances import Answer, Ask, Beat, Share, Wish
