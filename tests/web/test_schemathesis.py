@@ -11,7 +11,9 @@ from tests import server
 from tests.server import Meter
 
 pytestmark = pytest.mark.long
-SECONDS_MAX = 600
+# `make fuzz` asks for many more.
+EXAMPLES = int(os.environ.get("METER_TEST_EXAMPLES", "5"))
+SECONDS_MAX = 600 + 10 * EXAMPLES
 # What a schema cannot say (a time to come, printable names, no models at all) is refused with 400; and what
 # is revoked is no longer good for anything, but does not cease to be listed.
 CHECKS_LEFT_OUT = "positive_data_acceptance,use_after_free"
@@ -29,7 +31,6 @@ def test_made_up_requests_find_nothing(tmp_path: Path) -> None:
 
 def made_up_requests(meter: Meter, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run Schemathesis against a server."""
-    examples = os.environ.get("METER_TEST_EXAMPLES", "5")
     command = [
         str(Path(sys.executable).parent / "schemathesis"),
         "run",
@@ -37,7 +38,7 @@ def made_up_requests(meter: Meter, folder: Path) -> subprocess.CompletedProcess[
         "--header",
         f"Authorization: Bearer {meter.admin_token}",
         "--max-examples",
-        examples,
+        str(EXAMPLES),
         "--seed",
         "1",
         "--exclude-checks",
