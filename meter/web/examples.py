@@ -162,6 +162,9 @@ UNTYPED: dict[str, dict[str, Any]] = {
         "application/json": {"rows": [{"team": _TEAM.name} | _SUMS], "total": _SUMS},
         "text/csv": "team,requests,prompt_tokens,completion_tokens,cost_usd\nsearch,12,1200,300,0.054000\n",
     },
-    "/api/v1/reports/refusals": {"application/json": refusals_json([_REFUSED])},
+    "/api/v1/reports/refusals": {
+        "application/json": refusals_json([_REFUSED]),
+        "text/csv": "team,key,key_id,reason,count\nsearch,nightly-batch,Iv5zZeOWtmZz,rate_limit_exceeded,3\n",
+    },
 }
 REFUSAL = msgspec.json.decode(NotFound("There is no key 'x'; see: meter keys list", param="key").body())

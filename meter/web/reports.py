@@ -15,7 +15,8 @@ from meter.core.refusals import RefusalRow, refusals_json
 from meter.core.reports import BY, TOP, Asked, Question, Report, as_json
 from meter.web.access import FOR_TEAMS
 
-CSV = "text/csv; charset=utf-8"
+# The charset comes with it, as of all text.
+CSV = "text/csv"
 
 
 @dataclass(frozen=True)

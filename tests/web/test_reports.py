@@ -365,3 +365,11 @@ def test_refusals_are_counted_by_key_and_reason(site: Site) -> None:
     assert [row["key_id"] for row in own["rows"]] == [mine]
     scoped = question(database, Asked(since="2026-10-01"), NOW, scope=Scope("nobody"))
     assert refusals.refusals(database, scoped) == []
+
+
+@pytest.mark.parametrize(("path", "shape"), [("", "csv"), ("", "focus"), ("/refusals", "csv")])
+def test_csv_says_once_what_it_is(site: Site, path: str, shape: str) -> None:
+    """A type with its charset twice is none that a strict client reads."""
+    answer = site.get(path, format=shape)
+
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
