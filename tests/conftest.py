@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import fake_upstream, server
 from tests.fake_upstream import FakeUpstream
@@ -16,6 +17,11 @@ UPSTREAM_KEY = "sk-upstream-secret"
 # meter, and every run all tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+
+# How long making up or trying an example takes says something of the machine, and the first one loads tables.
+settings.register_profile("meter", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("meter")
 
 
 @pytest.fixture(scope="session")
