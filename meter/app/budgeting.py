@@ -40,6 +40,8 @@ EMBEDDINGS = "embeddings"
 CUT = "cut"
 # What strict budgets expect is bounded, and needs no guess.
 ONE_REQUEST = Amounts(0, 0, 1)
+# What a request uses of these is known, whatever it is.
+_ONE_EACH = frozenset({Measure.REQUESTS})
 # How far back answers say how long others will be.
 SIZES_DAYS = 7
 # A stream that has used so much of what was reserved for it needs more.
@@ -233,7 +235,7 @@ def _bound(
     strict: frozenset[Measure], attempt: Attempt, facts: RequestFacts, ceiling: Ceiling
 ) -> Bound | None:
     """Bound a request that falls under strict budgets; a request is one request, whatever it is."""
-    if strict <= {Measure.REQUESTS}:
+    if strict <= _ONE_EACH:
         return None
     embeds = attempt.route == EMBEDDINGS
     most = bound(facts.document, body_bytes=facts.body_bytes, embeds=embeds, ceiling=ceiling)

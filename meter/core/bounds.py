@@ -199,7 +199,7 @@ def _images(document: Mapping[str, Any]) -> int:
         raise _not_bounded("model", "lets the provider search the web")
     if isinstance(document.get("prompt"), dict):
         raise _not_bounded("prompt", "names a prompt that the provider keeps")
-    for tool in _list(document.get("tools")):
+    for tool in _list(document["tools"]) if "tools" in document else ():
         if not isinstance(tool, dict) or tool.get("type", "function") not in _TOOLS_OF_CLIENT:
             raise _not_bounded("tools", "has a tool that runs at the provider")
     return sum([_images_of(message) for message in _list(document.get("messages"))])
