@@ -71,8 +71,8 @@ class Acceptor:
         task.add_done_callback(self._beginning.discard)
 
     async def _connect(self, connection: socket.socket) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError as fault:
             log.warning("a connection could not be taken in: %s", fault.strerror or fault)

@@ -28,8 +28,8 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-# Made anew for the next hop, or answered by this one.
-_REMADE = frozenset({b"host", b"content-length", b"expect"})
+# Made anew for the next hop, or answered by this one. Of whom a proxy in front speaks is for meter to know.
+_REMADE = frozenset({b"host", b"content-length", b"expect", b"x-forwarded-for"})
 _KEPT_BACK = frozenset({b"set-cookie", b"set-cookie2", REQUEST_ID})
 _CREDENTIAL = re.compile(
     rb"(?:.*-)?(?:api-?key|access-key|subscription-key|auth|authorization|token|secret|password|cookie2?)"

@@ -208,3 +208,14 @@ def test_models_are_forwarded_and_not_metered(
     assert (answer.status, answer.json()) == (200, {"object": "list", "data": []})
     assert upstream.received[-1].target == target
     assert meter.events(key, 0) == []
+
+
+def test_no_provider_learns_a_clients_address(upstream: FakeUpstream, meter: Meter, key: str) -> None:
+    """What a load balancer in front says of whom it speaks for is for meter, and goes no further."""
+    upstream.answer([response(b"{}")])
+
+    wire.post(meter.url, key, wire.chat(), headers=[("X-Forwarded-For", "203.0.113.7"), ("X-Other", "kept")])
+
+    sent = "\n".join(f"{name}: {value}" for name, value in upstream.received[-1].headers).lower()
+    assert "203.0.113.7" not in sent
+    assert "x-other: kept" in sent

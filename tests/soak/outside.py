@@ -48,7 +48,12 @@ def allow_files(count: int) -> None:
     """Let this process, and whatever it starts, have so many open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, max(count, hard)))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (count, max(count, hard)))
+        except ValueError:
+            raise SystemExit(
+                f"this needs {count} open files, and {hard} are allowed: raise 'ulimit -Hn', or ask for fewer"
+            ) from None
 
 
 @contextmanager
