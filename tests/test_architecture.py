@@ -29,10 +29,11 @@ FLOORS = {
     "supervisor": 3,
     "cli": 4,
     "__main__": 5,
+    "late": -1,
     "__init__": -1,
 }
 # Rooms that another room of its floor may know: values only, such as the configuration.
-SHARED = {"settings", "__init__"}
+SHARED = {"settings", "late", "__init__"}
 
 LIBRARY_ROOMS = {
     "sqlalchemy": {"store"},

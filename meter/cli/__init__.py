@@ -7,35 +7,32 @@ from importlib import import_module
 import click
 
 from meter import __version__
-from meter.core.errors import MeterError
-from meter.datadir import InUseError
-from meter.settings import ConfigurationError
-from meter.store.failures import DatabaseUnavailable
 
-# sysexits.h: a configuration that cannot be used.
-EX_CONFIG = 78
-
-
-# Each in the module of its name; loaded when it is asked for, since most of them need little of the house.
-COMMANDS = (
-    "serve",
-    "demo",
-    "keys",
-    "teams",
-    "budgets",
-    "prices",
-    "report",
-    "explain",
-    "reconcile",
-    "close",
-    "tokens",
-    "audit",
-    "verify",
-    "doctor",
-    "retention",
-    "db",
-    "work",
-)
+# Each in the module of its name, and what the list of all commands says of it. They are loaded one by one,
+# since most need little of the house, and the list nothing of it.
+COMMANDS = {
+    "serve": "Start the proxy and its control listener.",
+    "demo": "Show everything with made-up data: no account, no network, nothing left behind.",
+    "keys": "Make, list, change, rotate and revoke keys.",
+    "teams": "Make, list and change teams.",
+    "budgets": "Make, list and take away budgets.",
+    "prices": "Look at prices, and set them: in USD per million tokens.",
+    "report": "Show who used what.",
+    "explain": "Show what an event costs and why, by its id (the answer's x-meter-request-id).",
+    "reconcile": "Compare a provider's invoice or usage export with the ledger.",
+    "close": "Close a month (UTC), such as 2026-11: "
+    "what comes to it later counts in the month of its posting.",
+    "tokens": "Make, list and revoke tokens of the control listener.",
+    "audit": "Show who changed what, newest first.",
+    "verify": "Check that the ledger and everything derived from it agree; exit 1 and say what does not.",
+    "doctor": "Examine everything a server needs; exit 1 if something fails, and say what to do.",
+    "retention": "Show which events are older than is to be kept, or remove them; the sums of reports stay.",
+    "db": "Look after the database's tables.",
+}
+# Started by others, and not listed.
+HIDDEN = ("work",)
+# Of a line of the list: its margins, as click has them.
+_MARGINS = 6
 
 
 class _Commands(click.Group):
@@ -43,14 +40,21 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         """Return all names, in the order in which help shows them."""
-        return list(COMMANDS)
+        return [*COMMANDS, *HIDDEN]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
         """Load a command."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name not in HIDDEN:
             return None
         found: click.Command = getattr(import_module(f"meter.cli.{cmd_name}"), cmd_name)
         return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (click's signature)
+        """List the commands without loading them."""
+        width = formatter.width - _MARGINS - max(map(len, COMMANDS))
+        listed = (click.Command(name, help=told) for name, told in COMMANDS.items())
+        with formatter.section("Commands"):
+            formatter.write_dl([(one.name or "", one.get_short_help_str(width)) for one in listed])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,14 +69,10 @@ def main() -> None:
     os.umask(0o077)
     try:
         meter()
-    except ConfigurationError as fault:
-        click.echo("meter: the configuration cannot be used:", err=True)
-        for sentence in fault.faults:
-            click.echo(f"  - {sentence}", err=True)
-        sys.exit(EX_CONFIG)
-    except DatabaseUnavailable as fault:
-        click.echo(f"meter: the database is away: {fault}", err=True)
-        sys.exit(1)
-    except (MeterError, InUseError, ValueError) as fault:
-        click.echo(f"meter: {fault}", err=True)
-        sys.exit(1)
+    except Exception as fault:
+        from meter.cli.faults import told  # noqa: PLC0415 (it knows the database's and the settings' faults)
+
+        status = told(fault)
+        if status is None:
+            raise
+        sys.exit(status)

@@ -5,13 +5,15 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from meter.datadir import PEPPER_FILE, prepare, read_or_make
 from meter.settings import Settings, load
 from meter.store import revision
 from meter.store.database import Database
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PIPE_WIDTH = 160
 
@@ -47,11 +49,13 @@ def database(configured: Settings) -> Iterator[Database]:
         opened.dispose()
 
 
-def console() -> Console:
+def console() -> "Console":
     """Return where tables are printed; without a terminal, wide enough not to break names.
 
     What is printed is text: a name like `[/red]` is no markup, and `:key:` no picture.
     """
+    from rich.console import Console  # noqa: PLC0415 (large, and no server prints tables)
+
     found = Console(markup=False, emoji=False, highlight=False)
     if not found.is_terminal:
         found.width = PIPE_WIDTH

@@ -7,16 +7,22 @@ What goes wrong is told apart in `meter.store.failures`: `DatabaseUnavailable` p
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as postgresql_dialect
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
-from meter.store import postgresql, sqlite
+from meter.late import Late
+from meter.store import sqlite
 from meter.store.failures import DatabaseUnavailable, RowRefused, told_apart
 from meter.store.purpose import READING, READING_LONG, WRITING, Purpose
+
+if TYPE_CHECKING:
+    from meter.store import postgresql
+else:
+    postgresql = Late("meter.store.postgresql")
 
 __all__ = ["Database", "DatabaseUnavailable", "RowRefused"]
 

@@ -11,9 +11,14 @@ Nobody outside the store has to know the drivers' errors.
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import psycopg
 import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    import psycopg
+else:
+    from meter.store import psycopg_errors as psycopg
 
 # SQLSTATE by class: connections, transactions that lost to others, resources (disk, memory, connections),
 # operator intervention (shutdown, time-outs), the operating system.

@@ -7,15 +7,19 @@ table, from which those are taken that are missing.
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 import sqlalchemy as sa
 
 from meter.core.events import UsageEvent
 from meter.store.database import RowRefused
 from meter.store.sqlite import time_text
 from meter.store.tables import UtcDateTime, dump_json, in_utc, usage_events
+
+if TYPE_CHECKING:
+    import psycopg
+else:
+    from meter.store import psycopg_errors as psycopg
 
 _FIELDS = UsageEvent.__struct_fields__
 NAMES = (*_FIELDS, "posted_at")

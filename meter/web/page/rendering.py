@@ -6,14 +6,17 @@ event loop does not have.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from litestar import MediaType, Response
 from litestar.datastructures import Cookie
 
-from meter.core.reports import cost_usd, estimated_share
-from meter.web.page import assets, words
+from meter.late import Late
+
+if TYPE_CHECKING:
+    from meter.web.page import templating
+else:
+    templating = Late("meter.web.page.templating")
 
 POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 HEADERS = {
@@ -27,33 +30,6 @@ HEADERS = {
 }
 
 
-def environment() -> Environment:
-    """Return what pages are rendered by."""
-    made = Environment(
-        loader=PackageLoader("meter.web.page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    made.filters |= {"split_usd": words.split_usd, "about_usd": words.about_usd, "number": "{:,}".format}
-    made.globals |= {
-        "cost_usd": cost_usd,
-        "estimated_share": estimated_share,
-        "share": words.share,
-        "usd_of": words.usd,
-        "named": words.named,
-        "stylesheet": assets.address("page.css"),
-        "script": assets.address("page.js"),
-        "icon": assets.address("icon.svg"),
-    }
-    return made
-
-
-_ENVIRONMENT = environment()
-
-
 def page(
     name: str,
     context: Mapping[str, Any],
@@ -63,7 +39,7 @@ def page(
     headers: Mapping[str, str] | None = None,
 ) -> Response[str]:
     """Render a template."""
-    written = _ENVIRONMENT.get_template(name).render(context)
+    written = templating.ENVIRONMENT.get_template(name).render(context)
     return Response(
         written,
         status_code=status,

@@ -51,7 +51,7 @@ class SignInController(Controller):
         """Lead a browser to the page."""
         return to(START)
 
-    @get("/sign-in", sync_to_thread=False)
+    @get("/sign-in", sync_to_thread=True)
     def ask(
         self,
         request: AnyRequest,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -24,14 +24,19 @@ from meter.core.rollup import SIZES
 from meter.core.series import Rest, Series, largest, series
 from meter.core.series import total as total_of
 from meter.core.views import MEASURES, PERIODS, STACKS, UNITS, View, asked, query, read, stack_of, unit_of
+from meter.late import Late
 from meter.web.access import FOR_VISITORS, visitor_of
 from meter.web.page import tables, words
-from meter.web.page.charts import chart
 from meter.web.page.faults import FAULTS
 from meter.web.page.forms import START, AnyRequest
 from meter.web.page.rendering import page
 from meter.web.reports import Reports
 from meter.web.sessions import Sessions
+
+if TYPE_CHECKING:
+    from meter.web.page import charts
+else:
+    charts = Late("meter.web.page.charts")
 
 REFUSALS_SHOWN = 8
 BUDGETS_SHOWN = 6
@@ -125,7 +130,7 @@ def _spend(view: View, question: Question, reports: Reports) -> dict[str, Any]:
         "stacks": STACKS,
         "measures": MEASURES,
         "series": found,
-        "chart": chart(
+        "chart": charts.chart(
             found, unit, view.measure, f"{words.MEASURES[view.measure]} by {unit}, stacked by {stack}"
         ),
         "period_names": [words.period_name(each, unit, found.periods) for each in found.periods],
