@@ -8,6 +8,7 @@ from meter.core.errors import MeterError
 from meter.metrics import Metrics
 from meter.proxy.connections import ConnectionLimits, Connections, Local, Overflow
 from meter.proxy.load import Load
+from meter.proxy.pump import Bounds
 from meter.proxy.relay import Limits
 from meter.settings import Settings
 
@@ -70,8 +71,10 @@ def limits_of(settings: Settings) -> Limits:
     """Return what shapes a request's way."""
     return Limits(
         body_bytes_max=settings.body_bytes_max,
-        hangup_grace_seconds=settings.hangup_grace_seconds,
         stream_usage=settings.stream_usage,
-        stream_seconds_max=settings.stream_seconds_max,
-        response_bytes_max=settings.response_bytes_max,
+        answers=Bounds(
+            hangup_grace_seconds=settings.hangup_grace_seconds,
+            stream_seconds_max=settings.stream_seconds_max,
+            response_bytes_max=settings.response_bytes_max,
+        ),
     )

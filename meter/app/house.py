@@ -45,12 +45,13 @@ from meter.core.request_log import of_event, of_refusal
 from meter.datadir import GRANTS_FILE, JOURNAL_FOLDER, save
 from meter.journal.holding import Holding, Ledger, Options
 from meter.journal.journal import Journal
+from meter.proxy.account import Accounting
 from meter.proxy.admission import Admission, allow_models
 from meter.proxy.concurrency import Concurrency
 from meter.proxy.connections import Local
 from meter.proxy.gate import Gate
 from meter.proxy.pump import Pumps
-from meter.proxy.relay import Accounting, Relay
+from meter.proxy.relay import Relay
 from meter.rates import Rates, Shared
 from meter.settings import Settings
 from meter.store import budgets as budget_store

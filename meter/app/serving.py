@@ -38,7 +38,7 @@ async def serve(premises: Premises, listeners: Listeners, stop: asyncio.Event) -
     """Serve the sockets until `stop` is set, then finish what is under way and close everything."""
     settings = premises.settings
     async with build(premises) as house:
-        at_data = partial(DataProtocol, connections=house.doors.data)
+        at_data = partial(DataProtocol, connections=house.doors.data, direct=house.relay)
         at_control = partial(BoundedProtocol, connections=house.doors.control)
         data = None if listeners.data is None else make_server(house.relay, settings, at_data)
         control = None if listeners.control is None else make_server(house.control, settings, at_control)

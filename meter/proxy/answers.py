@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from meter.core.errors import MeterError
+from meter.proxy.outlet import Head
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -18,6 +19,12 @@ async def respond(send: Send, status: int, body: bytes, headers: Iterable[tuple[
     start = {"type": "http.response.start", "status": status, "headers": [_JSON, length, *raw]}
     await send(start)
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def refusal_head(refusal: MeterError, body_bytes: int) -> Head:
+    """Make the head of a refusal."""
+    raw = [(name.encode(), value.encode()) for name, value in refusal.headers]
+    return Head(refusal.status, [_JSON, (b"content-length", b"%d" % body_bytes), *raw])
 
 
 def last_words(refusal: MeterError) -> bytes:

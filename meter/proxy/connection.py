@@ -203,14 +203,13 @@ class Connection(asyncio.Protocol):
             raise RefusedError(f"its headers have more than {self._overhead_bytes_max} bytes")
         if response is None or response.begun:
             return
-        value = value.strip(b" \t")
+        name, value = name.lower(), value.strip(b" \t")
         response.headers.append((name, value))
-        lowered = name.lower()
-        if lowered == b"transfer-encoding":
+        if name == b"transfer-encoding":
             self._encodings.append(value.lower())
-        elif lowered == b"content-length":
+        elif name == b"content-length":
             self._has_length = True
-        elif lowered == b"keep-alive":
+        elif name == b"keep-alive":
             self._kept_seconds = _kept_seconds(value)
 
     def on_headers_complete(self) -> None:

@@ -78,8 +78,7 @@ class Gate:
         With the database away, keys known from before go on for a while; for others it raises
         `MeteringUnavailable`, because nobody can say that they are wrong.
         """
-        key = credential(headers, query)
-        digest = self._digest(key) if well_formed(key) else None
+        digest = self.digest_of(headers, query)
         if digest is None or not self._known(digest):
             self._guesses.check(*_origin(headers, client), self._clock.monotonic())
         grant = None if digest is None else await self._grant(digest)
@@ -87,6 +86,20 @@ class Gate:
             self._guesses.note(*_origin(headers, client), self._clock.monotonic())
             raise InvalidKey
         return grant
+
+    def digest_of(self, headers: Pairs, query: bytes = b"") -> bytes | None:
+        """Return the digest of a request's key, or `None` where it is none; raises `InvalidRequest`."""
+        key = credential(headers, query)
+        return self._digest(key) if well_formed(key) else None
+
+    def at_hand(self, digest: bytes) -> Grant | None:
+        """Return the grant of a valid key that was looked up a moment ago; `None` is for `admit` to say."""
+        remembered = self._remembered.get(digest)
+        if remembered is None or remembered.grant is None:
+            return None
+        if self._clock.monotonic() - remembered.at >= REFRESH_AFTER_SECONDS:
+            return None
+        return remembered.grant if remembered.grant.valid_at(self._clock.now()) else None
 
     def take_snapshot(self, snapshot: Snapshot) -> None:
         """Take in all grants there were at some time, for when the database is away."""

@@ -41,9 +41,12 @@ _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 def for_upstream(
-    client: Iterable[tuple[bytes, bytes]], *, host: bytes, api_key: str | None, length: int, identity: bool
+    client: Iterable[tuple[bytes, bytes]], *, host: bytes, api_key: str | None, identity: bool
 ) -> Pairs:
-    """Make the request headers for the upstream; `identity` asks for an answer without compression."""
+    """Make the request headers for the upstream, but for the length.
+
+    `identity` asks for an answer without compression.
+    """
     received = list(client)
     named = _named_by_connection(received)
     passed = [(b"host", host)]
@@ -57,8 +60,6 @@ def for_upstream(
         passed.append((b"accept-encoding", b"identity"))
     if api_key is not None:
         passed.append((b"authorization", b"Bearer " + api_key.encode()))
-    if length:
-        passed.append((b"content-length", str(length).encode()))
     return passed
 
 

@@ -53,7 +53,8 @@ class Incoming(httpx.AsyncByteStream):
         """Whether the end of the connection is the end of the body."""
         self.without_body = without_body
         self._source = source
-        self._timeouts = timeouts
+        self.timeouts = timeouts
+        """How long to wait for what; may be changed between two waits."""
         self._loop = loop
         self._pieces: deque[bytes] = deque()
         self._buffered = 0
@@ -64,6 +65,11 @@ class Incoming(httpx.AsyncByteStream):
     def whole(self) -> bool:
         """Whether all of the body is here, and can be read at once."""
         return self.complete and self._buffered <= CHUNK_BYTES_MAX
+
+    @property
+    def over(self) -> bool:
+        """Whether all of the body has been read."""
+        return self.complete and not self._pieces
 
     @property
     def too_full(self) -> bool:
@@ -124,7 +130,7 @@ class Incoming(httpx.AsyncByteStream):
         if self._fault is not None:
             raise self._fault
         self._waiter = self._loop.create_future()
-        self._source.expect(self, self._timeouts.get(what))
+        self._source.expect(self, self.timeouts.get(what))
         try:
             await self._waiter
         finally:

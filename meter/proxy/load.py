@@ -5,11 +5,10 @@ is held until the upstream has answered, and counts as what it takes while it is
 body of nothing but brackets takes twenty times its size.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from meter.core.errors import Overloaded
 from meter.proxy.admission import Hold
-from meter.proxy.upstream import Exchange
 
 # What one stream was seen to hold while its client is slow to read (F63 of `make faults`, events of 64 KiB):
 # three quarters of a megabyte of it on its way, and what its events take while they are read.
@@ -18,8 +17,6 @@ STALLED_BYTES = 4_000_000
 LIGHT_BYTES_MAX = 64 * 1024
 # What an empty list or object takes once it is decoded, and where it stands.
 NESTED_BYTES = 64 + 8
-
-Open = Callable[[], Awaitable[Exchange]]
 
 
 class Load:
@@ -40,12 +37,13 @@ class Load:
         """How much is held at most, for requests and for clients that are slow to read."""
         return self.body_bytes + self._stalled() * STALLED_BYTES
 
-    def arrive(self) -> "Arrival":
-        """Take a place; raises `Overloaded`."""
+    def arrive(self, body_bytes: int = 0) -> "Arrival":
+        """Take a place, and hold what is announced of a body; raises `Overloaded`."""
         if self.requests >= self._requests_max:
             raise Overloaded("This server has as many requests under way as it may have; try again soon.")
+        self.take(body_bytes)
         self.requests += 1
-        return Arrival(self)
+        return Arrival(self, body_bytes)
 
     def take(self, size: int) -> None:
         """Hold so many bytes more, or raise `Overloaded`."""
@@ -57,9 +55,9 @@ class Load:
 class Arrival(Hold):
     """One request that is under way."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, body_bytes: int) -> None:
         self._load = load
-        self._bytes = 0
+        self._bytes = body_bytes
         self._under_way = True
 
     def take(self, size: int) -> None:
@@ -67,7 +65,7 @@ class Arrival(Hold):
         try:
             self._load.take(size)
         except Overloaded:
-            self._give_back()
+            self.forget()
             raise
         self._bytes += size
 
@@ -76,25 +74,14 @@ class Arrival(Hold):
         if len(body) > LIGHT_BYTES_MAX:
             self.take(len(body) + NESTED_BYTES * (body.count(b"[") + body.count(b"{")))
 
-    def forgetting(self, send: Open) -> Open:
-        """Make what sends the request once, and then forgets it with its body."""
-        waiting = [send]
-
-        async def open_once() -> Exchange:
-            try:
-                return await waiting.pop()()
-            finally:
-                self._give_back()
-
-        return open_once
+    def forget(self) -> None:
+        """Hold nothing of its body any more."""
+        self._load.body_bytes -= self._bytes
+        self._bytes = 0
 
     def release(self) -> None:
         """Give everything back; doing it again does nothing."""
-        self._give_back()
+        self.forget()
         if self._under_way:
             self._under_way = False
             self._load.requests -= 1
-
-    def _give_back(self) -> None:
-        self._load.body_bytes -= self._bytes
-        self._bytes = 0

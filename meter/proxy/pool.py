@@ -52,6 +52,15 @@ class Pool:
             self._give_slot_back()
             raise
 
+    def take_kept(self, origin: Origin) -> Connection | None:
+        """Return a connection that is there and free, or `None` where one has to be waited for."""
+        if not self._kept_count or not self._take_slot():
+            return None
+        connection = self._take_kept(origin)
+        if connection is None:
+            self._give_slot_back()
+        return connection
+
     async def aclose(self) -> None:
         """Close every connection, and refuse whoever waits."""
         self._closed = True

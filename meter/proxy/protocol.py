@@ -6,47 +6,52 @@ request that is there as a whole is being answered, and whoever answers is told.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from meter.proxy.bounded import BoundedProtocol
+from meter.proxy.cycle import Client, Cycle
+from meter.proxy.headers import Pairs
 from meter.proxy.joined import JoinedWrites
+from meter.proxy.opening import CONTENT_LENGTH, Opening
+from meter.proxy.order import Order
 
 # Our own ASGI extension: the `Client` of a request.
 _CLIENT = "meter.client"
+# Uvicorn stops reading where more of a body waits.
+BODY_BYTES_MAX = 64 * 1024
 
 
-class Client:
-    """What the client of a request does beside sending it; whoever wants to know is called."""
+class Direct(Protocol):
+    """Whoever answers ordinary requests without ASGI."""
 
-    def __init__(self) -> None:
-        self._closed = self._left = False
-        self._on_closing: Callable[[], None] | None = None
-        self._on_leaving: Callable[[], None] | None = None
+    def opening(self, headers: Pairs) -> Opening | None:
+        """Read a head; `None` where there is more to be said about it."""
 
-    def watch(self, *, closing: Callable[[], None], leaving: Callable[[], None]) -> None:
-        """Call as soon as it has closed its sending side, and when its connection is gone, be that now."""
-        self._on_closing, self._on_leaving = closing, leaving
-        if self._closed:
-            closing()
-        if self._left:
-            leaving()
+    def accept(self, url: bytes, opening: Opening, body_bytes: int) -> Order | None:
+        """Take on a request whose body is still to come; `None` where it is no ordinary one."""
 
-    def close(self) -> None:
-        """Take note that it will send nothing more."""
-        self._closed = True
-        if self._on_closing is not None:
-            self._on_closing()
+    def answer(self, order: Order, body: bytes, client: Cycle) -> None:
+        """Answer it, from now on."""
 
-    def leave(self) -> None:
-        """Take note that it is gone."""
-        self._left = True
-        if self._on_leaving is not None:
-            self._on_leaving()
+
+class _Coming(NamedTuple):
+    """A request that was taken on, and whose body comes."""
+
+    order: Order
+    cycle: Cycle
 
 
 class DataProtocol(BoundedProtocol):
-    """uvicorn's protocol, in which the end of a request is not yet the end of its answer."""
+    """uvicorn's protocol, in which the end of a request is not yet the end of its answer.
+
+    Ordinary requests are answered without ASGI; everything else is uvicorn's to serve.
+    """
+
+    def __init__(self, *arguments: Any, direct: Direct | None = None, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._direct = direct
+        self._opening: Opening | None = None
+        self._coming: _Coming | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Have answers write what they write at once by one call."""
@@ -58,37 +63,34 @@ class DataProtocol(BoundedProtocol):
         self._joined.flush()
         super().data_received(data)
 
-    def on_headers_complete(self) -> None:
-        """Let the answer write there."""
-        super().on_headers_complete()
+    def begin_answering(self) -> None:
+        """Take an ordinary request on, or let uvicorn answer it."""
+        if self._take_on():
+            return
+        self.scope["extensions"] = {_CLIENT: Client()}  # type: ignore[dict-item]
+        super().begin_answering()
         cycle = self.last_cycle()
         if cycle is not None:
             cycle.transport = self._joined  # type: ignore[assignment]  # It is written to, and closed.
+
+    def on_message_complete(self) -> None:
+        """Answer a request that was taken on and is here as a whole."""
+        super().on_message_complete()
+        if self._coming is not None and not self._coming.cycle.more_body:
+            (order, cycle), self._coming = self._coming, None
+            body, cycle.body = cycle.body, b""
+            if self._direct is not None:
+                self._direct.answer(order, body, cycle)
 
     def shutdown(self) -> None:
         """Close when what has been answered is written."""
         self._joined.flush()
         super().shutdown()
 
-    def on_message_begin(self) -> None:
-        """Give each request its own client."""
-        super().on_message_begin()
-        self.scope["extensions"] = {_CLIENT: Client()}  # type: ignore[dict-item]
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever answers that there is nobody to answer any more."""
         super().connection_lost(exc)
         self._tell_leaving()
-
-    def _end(self) -> None:
-        self._joined.flush()
-        super()._end()
-        self._tell_leaving()
-
-    def _tell_leaving(self) -> None:
-        cycle = self.last_cycle()
-        if cycle is not None and cycle.disconnected and not cycle.response_complete:
-            client_of(cycle.scope).leave()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Say whether the connection stays open for writing; uvicorn says nothing, and closes it."""
@@ -102,8 +104,82 @@ class DataProtocol(BoundedProtocol):
         client_of(cycle.scope).close()
         return True
 
+    # What a cycle asks of it.
+
+    @property
+    def slow(self) -> bool:
+        """Whether the client takes in less than is written."""
+        return self.flow.write_paused
+
+    def write(self, data: bytes) -> None:
+        """Write now."""
+        self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the client has taken in what was written, or is gone."""
+        await self.flow.drain()
+
+    def close(self) -> None:
+        """Close when everything has been written."""
+        self.transport.close()
+
+    def answered(self) -> None:
+        """Go on to the next request."""
+        self.on_response_complete()
+
+    # How it takes requests on.
+
+    def _take_on(self) -> bool:
+        if self._direct is None or self.app is not self.config.loaded_app or self._answers():
+            return False
+        if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
+            return False
+        length, opening = self._read_head(self._direct)
+        if opening is None or not length.isdigit() or int(length) > BODY_BYTES_MAX:
+            return False
+        order = self._direct.accept(self.url, opening, int(length))
+        if order is None:
+            return False
+        cycle = Cycle(self, self.scope, keep_alive=self.parser.should_keep_alive())
+        cycle.watch(closing=_stay, leaving=order.arrival.release)
+        self.scope["extensions"] = {_CLIENT: cycle}  # type: ignore[dict-item]
+        self.cycle = cycle  # type: ignore[assignment]  # It has what uvicorn looks at.
+        self._coming = _Coming(order, cycle)
+        return True
+
+    def _answers(self) -> bool:
+        cycle = self.last_cycle()
+        return bool(self.pipeline) or (cycle is not None and not cycle.response_complete)
+
+    def _read_head(self, direct: Direct) -> tuple[bytes, Opening | None]:
+        length, rest = b"", []
+        for header in self.headers:
+            if header[0] == CONTENT_LENGTH:
+                length = header[1]
+            else:
+                rest.append(header)
+        if self._opening is None or self._opening.headers != rest:
+            self._opening = direct.opening(rest)
+        return length, self._opening
+
+    # How it ends.
+
+    def _end(self) -> None:
+        self._joined.flush()
+        super()._end()
+        self._tell_leaving()
+
+    def _tell_leaving(self) -> None:
+        cycle = self.last_cycle()
+        if cycle is not None and cycle.disconnected and not cycle.response_complete:
+            client_of(cycle.scope).leave()
+
 
 def client_of(scope: Any) -> Client:
     """Return the client of a request, by its scope."""
     found: Client = scope["extensions"][_CLIENT]
     return found
+
+
+def _stay() -> None:
+    """Do nothing where a client sends no more: all of its request is here, or it is refused for that."""

@@ -1,99 +1,86 @@
 """The pump: one attempt at an upstream, in a task of its own that owns the accounting.
 
-The client's side only takes chunks from a small bounded queue. A client that leaves, stalls or is cancelled
-cannot cancel the settling of what was used; a client that reads slowly slows down the reading of the
-upstream.
+A client that leaves, stalls or is cancelled cannot cancel the settling of what was used; a client that reads
+slowly slows down the reading of the upstream.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import NamedTuple
 
-from meter.core.attempts import Attempt, Ending, conclude, succeeded
+import httpx
+
+from meter.core.attempts import Ending, conclude, succeeded
 from meter.core.clock import Clock
 from meter.core.errors import MeterError, UpstreamUnreachable
-from meter.core.events import Outcome, UsageEvent
+from meter.core.events import Outcome
 from meter.core.strip import Stripper
 from meter.core.tap import Tap
-from meter.proxy.handover import Handover, Head
+from meter.proxy.account import Account
 from meter.proxy.headers import Pairs, for_client, value_of
-from meter.proxy.upstream import Exchange, UpstreamClosedError, UpstreamStalledError
+from meter.proxy.outlet import Head, Outlet
+from meter.proxy.upstream import Exchange
 
 # What a killed process forgets of its streams is at most what was emitted in this time.
 PROGRESS_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
-Open = Callable[[], Awaitable[Exchange]]
-CountTokens = Callable[[str], int]
 
+class Bounds(NamedTuple):
+    """How long an answer may go on, and how large it may become; 0 is no limit."""
 
-class Books(NamedTuple):
-    """Where an attempt is accounted for."""
-
-    progress: Callable[[str, int], None]
-    """Note how many tokens of an attempt have been emitted so far."""
-    settle: Callable[[UsageEvent], Awaitable[None]]
-    """Write the event at once; what it returns is done when the event is safe."""
-    count_tokens: CountTokens
-    timed: Callable[[float, float | None], None]
-    """Note how many seconds meter added, and how many a stream took to its first token."""
+    hangup_grace_seconds: float
+    stream_seconds_max: float = 0
+    """From its headers on."""
+    response_bytes_max: int = 0
 
 
 class Plan(NamedTuple):
-    """What a pump needs to know beside its attempt."""
+    """What a pump needs to know of its request."""
 
-    open: Open
+    open: Callable[[], Awaitable[Exchange]]
     strips: bool
     """Whether the request was made to ask for usage, so that the answer to that has to be taken out."""
-    hangup_grace_seconds: float
     asked_at: float
     """When the request had come, by the monotonic clock."""
-    stream_seconds_max: float = 0
-    """How long the answer may take from its headers on; 0 is any time, as below any size."""
-    response_bytes_max: int = 0
 
 
 class Pump:
     """One attempt: reads the upstream, feeds the tap, settles, whatever the client does."""
 
-    def __init__(self, attempt: Attempt, plan: Plan, *, books: Books, clock: Clock) -> None:
-        self._attempt = attempt
+    def __init__(self, account: Account, plan: Plan, outlet: Outlet, *, bounds: Bounds, clock: Clock) -> None:
+        self._account = account
         self._plan = plan
-        self._books = books
+        self._outlet = outlet
+        self._bounds = bounds
         self._clock = clock
         self._started = self._noted_at = clock.monotonic()
         self._loop = asyncio.get_running_loop()
-        self._handover = Handover()
+        self._task: asyncio.Task[None] | None = None
         self._head: Head | None = None
         self._begun = False
-        self._reading: asyncio.Timeout | None = None
+        self._refusal: MeterError | None = None
+        self._reading = False
         self._stop_at: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._expired = False
         self._stopped_by: Outcome | None = None
         self._doubted = False
         self._left = False
         self._missed = False
+        self._blocked = False
         self._tap: Tap | None = None
         self._stripper: Stripper | None = None
         self._status: int | None = None
         self._ttfb_ms: int | None = None
         self._first_token_seconds: float | None = None
-        self._anomalies: list[str] = []
+        self._not_stripped = False
         self._last = b""
         self._whole = False
         self._last_moment: float | None = None
-        self._bytes_left = plan.response_bytes_max
-        self.complete = False
-        """Whether the client's side was handed the whole response."""
-
-    async def head(self) -> Head:
-        """Wait for the response's beginning; raises `MeterError` where none came."""
-        return await self._handover.head()
-
-    async def take(self) -> bytes | None:
-        """Return the next chunk; `None` is the end, early and with `complete` false where it broke off."""
-        return await self._handover.take()
+        self._bytes_left = bounds.response_bytes_max
 
     def doubt(self) -> None:
         """Say that the client may have left: stop after the grace, which every delivery begins anew.
@@ -103,15 +90,15 @@ class Pump:
         """
         self._doubted = True
         self._note_leaving()
-        self._stop(Outcome.CLIENT_CLOSED, self._plan.hangup_grace_seconds)
+        self._stop(Outcome.CLIENT_CLOSED, self._bounds.hangup_grace_seconds)
 
     def abandon(self) -> None:
         """Say that the client has left: read on for the grace, delivering to nobody."""
         if not self._left:
             self._left = True
             self._note_leaving()
-            self._stop(Outcome.CLIENT_CLOSED, self._plan.hangup_grace_seconds)
-            self._handover.give_up()
+            self._stop(Outcome.CLIENT_CLOSED, self._bounds.hangup_grace_seconds)
+            self._outlet.give_up()
 
     def interrupt(self) -> None:
         """End the attempt now, because meter is shutting down."""
@@ -121,58 +108,63 @@ class Pump:
         """End the attempt now, because there may be no more of it."""
         self._stop(Outcome.CUT, 0)
 
-    async def run(self) -> None:
-        """Carry the attempt out and settle it, once, however it ends."""
-        try:
-            await self._run()
-        finally:
-            # Whatever went wrong, nobody waits for more.
-            self._handover.end()
-
-    async def _run(self) -> None:
+    async def run(self, task: asyncio.Task[None]) -> None:
+        """Carry the attempt out in this task and settle it, once, however it ends."""
+        self._task = task
         self._started = self._clock.monotonic()
         outcome = Outcome.INTERRUPTED
         try:
-            outcome = await self._carry_out()
+            try:
+                outcome = await self._carry_out()
+            finally:
+                ended = self._clock.monotonic()
+                safe = self._settle(outcome)
+            await safe
+            added = self._started - self._plan.asked_at + self._clock.monotonic() - ended
+            self._account.timed(added, self._first_token_seconds)
+            self._tell_end()
         finally:
-            ended = self._clock.monotonic()
-            safe = self._account(outcome)
-        await safe
-        added = self._started - self._plan.asked_at + self._clock.monotonic() - ended
-        self._books.timed(added, self._first_token_seconds)
-        await self._hand_over_end()
+            # Whatever went wrong, nobody waits for more.
+            self._outlet.end(whole=False)
+            self._account.close()
 
     async def _carry_out(self) -> Outcome:
+        if self._stop_at is not None and self._stop_at <= self._loop.time():
+            return self._stopped()
+        self._reading = True
         try:
-            async with asyncio.timeout_at(self._stop_at) as self._reading:
-                await self._exchange()
+            await self._exchange()
         except MeterError as refusal:
-            self._hand_over_head(refusal)
+            self._refusal = refusal
             return Outcome.UNREACHABLE
-        except UpstreamClosedError:
-            return self._ended(Outcome.UPSTREAM_CLOSED)
-        except UpstreamStalledError:
+        except httpx.TimeoutException:
             return self._ended(Outcome.UPSTREAM_TIMEOUT)
-        except TimeoutError:
-            if self._stopped_by is Outcome.CLIENT_CLOSED:
-                # Whoever was in doubt is not waited for at the end either.
-                self.abandon()
-                return self._ended(self._as_left())
-            return self._ended(self._stopped_by or Outcome.INTERRUPTED)
+        except httpx.TransportError:
+            return self._ended(Outcome.UPSTREAM_CLOSED)
+        except asyncio.CancelledError:
+            if not self._expired or self._task is None or self._task.uncancel() > 0:
+                raise
+            return self._stopped()
         finally:
-            self._reading = None
+            self._reading = False
+            if self._alarm is not None:
+                self._alarm.cancel()
         return self._ended(self._as_left())
 
     async def _exchange(self) -> None:
         exchange = await self._plan.open()
-        self._limit_time()
         try:
-            head = self._head = self._begin(exchange)
-            await self._read(exchange, head)
+            head = self._head = self._read_head(exchange)
+            if not exchange.whole:
+                self._limit_time()
+                self._begun = True
+                self._outlet.begin(head)
+            await self._read(exchange)
         finally:
-            await exchange.aclose()
+            if not exchange.over:
+                await exchange.aclose()
 
-    def _begin(self, exchange: Exchange) -> Head:
+    def _read_head(self, exchange: Exchange) -> Head:
         self._status = exchange.status
         self._ttfb_ms = self._ms_so_far()
         content_type = value_of(exchange.headers, b"content-type")
@@ -181,9 +173,9 @@ class Pump:
             content_type=content_type,
             content_encoding=encoding,
             response_cost=value_of(exchange.headers, b"x-litellm-response-cost") or None,
-            count_tokens=self._books.count_tokens,
+            count_tokens=self._account.count_tokens,
         )
-        headers = for_client(exchange.headers, self._attempt.event_id)
+        headers = for_client(exchange.headers, self._account.attempt.event_id)
         if self._plan.strips and is_event_stream(content_type):
             headers = self._strip(headers, encoding)
         return Head(exchange.status, headers)
@@ -191,90 +183,94 @@ class Pump:
     def _strip(self, headers: Pairs, encoding: str) -> Pairs:
         if encoding not in {"", "identity"}:
             # It was asked not to compress; what cannot be read as a stream of events passes as it is.
-            self._anomalies.append("not_stripped")
+            self._not_stripped = True
             return headers
         self._stripper = Stripper()
         return [(name, value) for name, value in headers if name != b"content-length"]
 
-    async def _read(self, exchange: Exchange, head: Head) -> None:
-        length = value_of(exchange.headers, b"content-length")
-        awaited = int(length) if length.isdecimal() and self._stripper is None else None
-        if awaited is None or not exchange.whole:
-            self._hand_over_head(head)
-        # Otherwise the head goes with the last chunk, by one write.
+    async def _read(self, exchange: Exchange) -> None:
         while (chunk := await exchange.read()) is not None:
             self._observe(chunk)
             self._limit_size(len(chunk))
-            if awaited is not None:
-                awaited -= len(chunk)
-            if awaited == 0:
-                # With a length, the client knows the end by its last byte: the settle comes before it.
-                self._last += chunk
-            else:
-                await self._deliver(chunk)
+            shown = chunk if self._stripper is None else self._stripper.feed(chunk)
+            if exchange.over:
+                # What the client knows the end by comes after the settle.
+                self._last += shown
+            elif shown and not self._left:
+                self._outlet.give(shown)
+                if self._outlet.full:
+                    await self._wait_for_room()
+                if self._doubted:
+                    self._go_on()
         self._whole = True
         if self._stripper is not None:
-            await self._queue_up(self._stripper.finish())
+            self._last += self._stripper.finish()
+
+    async def _wait_for_room(self) -> None:
+        self._blocked = True
+        await self._outlet.room()
+        self._blocked = False
 
     def _observe(self, chunk: bytes) -> None:
-        if self._tap is None:
+        tap = self._tap
+        if tap is None:
             return
-        self._tap.feed(chunk)
+        tap.feed(chunk)
         now = self._clock.monotonic()
-        if self._first_token_seconds is None and self._tap.emitted_tokens:
+        if self._first_token_seconds is None and tap.emitted_tokens:
             self._first_token_seconds = now - self._started
         if now - self._noted_at >= PROGRESS_SECONDS:
             self._noted_at = now
-            self._books.progress(self._attempt.event_id, self._tap.emitted_tokens)
-
-    async def _deliver(self, chunk: bytes) -> None:
-        await self._queue_up(chunk if self._stripper is None else self._stripper.feed(chunk))
-
-    async def _queue_up(self, chunk: bytes) -> None:
-        if chunk and not self._left:
-            await self._handover.give(chunk)
-            if self._doubted:
-                self._go_on()
+            self._account.progress(tap.emitted_tokens, self.cut)
 
     def _note_leaving(self) -> None:
         """Note whether the client leaves before it was told everything; many close at `[DONE]`."""
-        told = self._tap is not None and self._tap.done and self._handover.empty
+        told = self._tap is not None and self._tap.done and not self._blocked and self._outlet.empty
         self._missed = self._missed or not told
 
     def _as_left(self) -> Outcome:
         return Outcome.CLIENT_CLOSED if self._missed else Outcome.OK
+
+    def _stopped(self) -> Outcome:
+        if self._stopped_by is not Outcome.CLIENT_CLOSED:
+            return self._ended(self._stopped_by or Outcome.INTERRUPTED)
+        # Whoever was in doubt is not waited for at the end either.
+        self.abandon()
+        return self._ended(self._as_left())
 
     def _ended(self, outcome: Outcome) -> Outcome:
         # An upstream that refuses is no completion, however the reading of its refusal ended.
         refused = self._status is not None and not succeeded(self._status)
         return Outcome.UPSTREAM_ERROR if refused else outcome
 
-    def _account(self, outcome: Outcome) -> Awaitable[None]:
-        if self._head is None and not self._begun:
-            self._hand_over_head(UpstreamUnreachable("The request was ended before an answer came."))
+    def _settle(self, outcome: Outcome) -> Awaitable[None]:
         ending = Ending(
             outcome=outcome,
             status=self._status,
             ttfb_ms=self._ttfb_ms,
             duration_ms=self._ms_so_far(),
-            anomalies=self._anomalies_found(),
+            anomalies=self._anomalies(),
         )
         observation = None if self._tap is None else self._tap.finish(cut=not self._whole)
-        return self._books.settle(conclude(self._attempt, ending, observation))
+        return self._account.settle(conclude(self._account.attempt, ending, observation))
 
-    def _anomalies_found(self) -> tuple[str, ...]:
+    def _anomalies(self) -> tuple[str, ...]:
         gave_up = self._stripper is not None and self._stripper.gave_up
-        return (*self._anomalies, *(["not_stripped"] if gave_up else []))
+        return ("not_stripped",) if self._not_stripped or gave_up else ()
 
-    async def _hand_over_end(self) -> None:
-        if self._head is not None and not self._begun:
-            self._hand_over_head(self._head)
-        await self._queue_up(self._last)
-        self.complete = self._whole
-
-    def _hand_over_head(self, head: Head | MeterError) -> None:
-        self._begun = True
-        self._handover.begin(head)
+    def _tell_end(self) -> None:
+        """Tell the client the end, or why there is no answer at all."""
+        if self._head is None:
+            refusal = self._refusal or UpstreamUnreachable("The request was ended before an answer came.")
+            self._account.refused(refusal)
+            self._outlet.refuse(refusal)
+        elif self._begun:
+            self._outlet.end(self._last, whole=self._whole)
+        elif self._whole:
+            self._outlet.answer(self._head, self._last)
+        else:
+            self._outlet.begin(self._head)
+            self._outlet.end(self._last, whole=False)
 
     def _stop(self, outcome: Outcome, after_seconds: float) -> None:
         stop_at = self._loop.time() + after_seconds
@@ -286,24 +282,31 @@ class Pump:
     def _go_on(self) -> None:
         """Begin the grace anew, unless something else ends the attempt."""
         if self._stopped_by is Outcome.CLIENT_CLOSED:
-            stop_at = self._loop.time() + self._plan.hangup_grace_seconds
+            stop_at = self._loop.time() + self._bounds.hangup_grace_seconds
             if self._last_moment is None or stop_at < self._last_moment:
                 self._move_end(stop_at)
 
     def _limit_time(self) -> None:
-        if self._plan.stream_seconds_max:
-            self._last_moment = self._loop.time() + self._plan.stream_seconds_max
-            self._stop(Outcome.CUT, self._plan.stream_seconds_max)
+        if self._bounds.stream_seconds_max:
+            self._last_moment = self._loop.time() + self._bounds.stream_seconds_max
+            self._stop(Outcome.CUT, self._bounds.stream_seconds_max)
 
     def _limit_size(self, size: int) -> None:
         self._bytes_left -= size
-        if self._bytes_left < 0 and self._plan.response_bytes_max:
+        if self._bytes_left < 0 and self._bounds.response_bytes_max:
             self.cut()
 
     def _move_end(self, stop_at: float) -> None:
         self._stop_at = stop_at
-        if self._reading is not None:
-            self._reading.reschedule(stop_at)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(stop_at, self._expire)
+
+    def _expire(self) -> None:
+        """End the reading where it waits, as a time-out does; what is being settled goes on."""
+        if self._reading and self._task is not None:
+            self._expired = True
+            self._task.cancel()
 
     def _ms_so_far(self) -> int:
         return round((self._clock.monotonic() - self._started) * 1000)
@@ -313,17 +316,29 @@ class Pumps:
     """All attempts under way, so that none is without an owner."""
 
     def __init__(self) -> None:
-        self._running: dict[asyncio.Task[None], Pump] = {}
+        self._running: dict[asyncio.Task[None], Pump | None] = {}
+        self._attempts = 0
 
     def __len__(self) -> int:
-        return len(self._running)
+        return self._attempts
 
-    def start(self, pump: Pump, *, ended: Callable[[], None]) -> None:
-        """Run a pump in a task of its own; `ended` is called at its end, whatever it is."""
-        task = asyncio.create_task(pump.run())
-        self._running[task] = pump
+    def start(self, work: Coroutine[None, None, None]) -> None:
+        """Have a task do something that makes an attempt, or carries one out."""
+        task = asyncio.create_task(work)
+        self._running[task] = None
         task.add_done_callback(self._done)
-        task.add_done_callback(lambda _: ended())
+
+    async def run(self, pump: Pump) -> None:
+        """Carry out an attempt in the task that `start` has made."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("an attempt runs in a task")
+        self._running[task] = pump
+        self._attempts += 1
+        try:
+            await pump.run(task)
+        finally:
+            self._attempts -= 1
 
     async def drain(self, timeout_seconds: float) -> None:
         """Let the attempts finish; past the time, end what still runs and settle it as interrupted."""
@@ -331,10 +346,12 @@ class Pumps:
         # The door closes a moment after the draining begins, so that attempts may still join.
         while self._running and (left := deadline - asyncio.get_running_loop().time()) > 0:
             await asyncio.wait(tuple(self._running), timeout=left)
-        for pump in self._running.values():
-            pump.interrupt()
-        if self._running:
-            await asyncio.wait(self._running)
+        while self._running:
+            for pump in self._running.values():
+                if pump is not None:
+                    pump.interrupt()
+            # Who is only being admitted becomes an attempt yet, and has to be ended too.
+            await asyncio.wait(tuple(self._running), return_when=asyncio.FIRST_COMPLETED, timeout=0.1)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self._running[task]

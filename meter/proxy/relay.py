@@ -7,40 +7,37 @@ chunk by chunk.
 """
 
 import asyncio
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Mapping,
-    MutableMapping,
-)
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import httpx
+
 from meter.core.attempts import Attempt
 from meter.core.clock import Clock
-from meter.core.errors import (
-    MeterError,
-    NotFound,
-    RequestTooLarge,
-    UnsupportedEncoding,
-)
-from meter.core.events import UsageEvent
+from meter.core.errors import MeterError, NotFound, Overloaded, RequestTooLarge, UnsupportedEncoding
 from meter.core.keys import Grant
-from meter.core.request import RequestFacts, read_request, read_tags
+from meter.core.request import RequestFacts, read_request
 from meter.core.splice import include_usage
 from meter.core.stream_usage import ENSURE, mode_for
-from meter.proxy.admission import Admission, Admitted, Candidate
+from meter.proxy.account import Account, Accounting
+from meter.proxy.admission import Admission, Candidate
 from meter.proxy.answers import Send, respond
 from meter.proxy.connections import Local
+from meter.proxy.cycle import Cycle
 from meter.proxy.gate import Gate
+from meter.proxy.handover import Handover
 from meter.proxy.headers import Pairs, for_client, value_of
-from meter.proxy.load import Arrival, Load
+from meter.proxy.load import Load
+from meter.proxy.opening import CONTENT_LENGTH, Opening
+from meter.proxy.order import Errand, Order
+from meter.proxy.outlet import Outlet
 from meter.proxy.protocol import client_of
-from meter.proxy.pump import Books, CountTokens, Plan, Pump, Pumps
-from meter.proxy.routes import KEY, Match, match
-from meter.proxy.upstream import Upstream, UpstreamClosedError, UpstreamStalledError, choose
+from meter.proxy.pump import Bounds, Plan, Pump, Pumps
+from meter.proxy.routes import KEY, METERED, Match, match
+from meter.proxy.upstream import Upstream, choose
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -56,30 +53,8 @@ class Limits(NamedTuple):
     """The settings that shape a request's way."""
 
     body_bytes_max: int
-    hangup_grace_seconds: float
     stream_usage: str
-    stream_seconds_max: float
-    """0 is no limit, here and below."""
-    response_bytes_max: int
-
-
-class Accounting(NamedTuple):
-    """What the relay needs of those who keep the books."""
-
-    new_id: Callable[[], str]
-    begin: Callable[[Attempt], None]
-    """Take note of an attempt before it begins; raises `MeteringUnavailable`."""
-    progress: Callable[[str, int], None]
-    rate: Callable[[UsageEvent], UsageEvent]
-    """Put the cost to what was used."""
-    settle: Callable[[UsageEvent, Grant], Awaitable[None]]
-    """Write a rated event at once; what it returns is done when the event is safe."""
-    timed: Callable[[float, float | None], None]
-    """Count the seconds that meter added to a request, and those of a stream to its first token."""
-    refused: Callable[[MeterError, Grant | None], None]
-    """Count a refusal, with whose request it was where that was known."""
-    count_tokens: CountTokens
-    estimate_prompt: Callable[[dict[str, Any]], int]
+    answers: Bounds
 
 
 class ClientLeftError(Exception):
@@ -139,110 +114,114 @@ class Relay:
 
     async def _meter(self, found: Match, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
         arrival = self.load.arrive()
+        handover = Handover()
         try:
-            admitted, plan = await self._admit(found, grant, scope, receive, arrival)
+            headers: Pairs = scope["headers"]
+            opening = Opening([pair for pair in headers if pair[0] != CONTENT_LENGTH], None)
+            body = await read_body(receive, headers, self.limits.body_bytes_max, arrival.take)
+            order = Order(found, grant, opening, scope["query_string"], arrival)
+            pump = await self._attempt(order, body, handover)
         except BaseException:
             arrival.release()
             raise
-        admitted.add(arrival)
         # What was read of the request is forgotten by now: a stream may last for hours.
-        pump = self._begin(admitted, plan, grant)
+        del order, opening, body
+        self.pumps.start(self.pumps.run(pump))
         client_of(scope).watch(closing=pump.doubt, leaving=pump.abandon)
-        await _hand_on(pump, send)
+        await _hand_on(handover, pump, send)
 
-    async def _admit(
-        self, found: Match, grant: Grant, scope: Scope, receive: Receive, arrival: Arrival
-    ) -> tuple[Admitted, Plan]:
-        headers: Pairs = scope["headers"]
-        tags = read_tags(value_of(headers, b"x-meter-tags"))
-        body = await read_body(receive, headers, self.limits.body_bytes_max, arrival.take)
+    # What the connection asks of it where no ASGI stands between.
+
+    def opening(self, headers: Pairs) -> Opening | None:
+        """Read the head of a request; `None` where there is more to be said about it."""
+        try:
+            opening = Opening(headers, self.gate.digest_of(headers))
+        except MeterError:
+            return None
+        return opening if opening.ordinary and opening.digest is not None else None
+
+    def accept(self, url: bytes, opening: Opening, body_bytes: int) -> Order | None:
+        """Take on a request whose body is still to come; `None` where it is no ordinary one."""
+        found = METERED.get(url)
+        grant = None if opening.digest is None else self.gate.at_hand(opening.digest)
+        if found is None or grant is None or body_bytes > self.limits.body_bytes_max or self.stopping():
+            return None
+        try:
+            arrival = self.load.arrive(body_bytes)
+        except Overloaded:
+            return None
+        return Order(found, grant, opening, b"", arrival)
+
+    def answer(self, order: Order, body: bytes, client: Cycle) -> None:
+        """Answer a request that was taken on."""
+        self.pumps.start(self._answer(order, body, client))
+
+    async def _answer(self, order: Order, body: bytes, client: Cycle) -> None:
+        try:
+            pump = await self._attempt(order, body, client)
+            del body
+            client.watch(closing=pump.doubt, leaving=pump.abandon)
+            await self.pumps.run(pump)
+        except MeterError as refusal:
+            order.arrival.release()
+            self.accounting.refused(refusal, order.grant)
+            client.refuse(refusal)
+        except BaseException:
+            order.arrival.release()
+            client.fail()
+            raise
+
+    async def _attempt(self, order: Order, body: bytes, outlet: Outlet) -> Pump:
+        """Admit a request and note its attempt; from then on its pump owns what was taken for it."""
         asked_at = self.clock.monotonic()
+        arrival, grant = order.arrival, order.grant
         arrival.decode(body)
         facts = read_request(body)
         upstream = self._upstream(facts.model)
-        attempt = self._attempt(found, grant, upstream, facts, tags)
         asks = facts.stream and self._mode(grant, upstream) == ENSURE
         sent = include_usage(body) if asks else body
-        spliced = sent is not body
-        send_it = partial(
-            upstream.open,
-            "POST",
-            found.upstream_path,
-            query=scope["query_string"],
-            headers=headers,
-            body=sent,
-            identity=spliced,
-        )
-        plan = Plan(
-            open=arrival.forgetting(send_it),
-            strips=spliced,
-            hangup_grace_seconds=self.limits.hangup_grace_seconds,
-            asked_at=asked_at,
-            stream_seconds_max=self.limits.stream_seconds_max,
-            response_bytes_max=self.limits.response_bytes_max,
-        )
-        return await self.admission.admit(Candidate(attempt, grant, facts)), plan
-
-    def _begin(self, admitted: Admitted, plan: Plan, grant: Grant) -> Pump:
-        """Note the attempt and start it; from here on its pump owns what was taken for it."""
-
-        def settle(event: UsageEvent) -> Awaitable[None]:
-            booked = admitted.booked(self.accounting.rate(event))
-            safe = self.accounting.settle(booked, grant)
-            admitted.settled(booked)
-            return safe
-
-        def progress(event_id: str, emitted_tokens: int) -> None:
-            self.accounting.progress(event_id, emitted_tokens)
-            admitted.progressed(emitted_tokens, pump.cut)
-
-        books = Books(
-            progress=progress,
-            settle=settle,
-            count_tokens=self.accounting.count_tokens,
-            timed=self.accounting.timed,
-        )
+        errand = Errand(upstream, order, sent, identity=sent is not body)
+        candidate = Candidate(self._planned(order, upstream, facts), grant, facts)
+        admitted = await self.admission.admit(candidate)
+        admitted.add(arrival)
+        account = Account(self.accounting, admitted, grant)
         try:
-            self.accounting.begin(admitted.attempt)
-            pump = Pump(admitted.attempt, plan, books=books, clock=self.clock)
-            self.pumps.start(pump, ended=admitted.release)
+            account.begin()
+            plan = Plan(errand.send, sent is not body, asked_at)
+            return Pump(account, plan, outlet, bounds=self.limits.answers, clock=self.clock)
         except BaseException:
-            admitted.release()
+            account.close()
             raise
-        return pump
 
     async def _pass(self, found: Match, scope: Scope, send: Send) -> None:
         upstream = self.upstreams[-1] if found.model is None else self._upstream(found.model)
-        exchange = await upstream.open(
-            "GET", found.upstream_path, query=scope["query_string"], headers=scope["headers"]
-        )
+        headers = [pair for pair in scope["headers"] if pair[0] != CONTENT_LENGTH]
+        exchange = await upstream.open(found.upstream_path, query=scope["query_string"], headers=headers)
         try:
-            headers = for_client(exchange.headers, self.accounting.new_id())
-            await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+            shown = for_client(exchange.headers, self.accounting.new_id())
+            await send({"type": "http.response.start", "status": exchange.status, "headers": shown})
             while (chunk := await exchange.read()) is not None:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except (UpstreamClosedError, UpstreamStalledError):
+        except httpx.TransportError:
             # What is cut upstream is cut here: returning without an end closes the connection.
             return
         finally:
             await exchange.aclose()
 
-    def _attempt(
-        self, found: Match, grant: Grant, upstream: Upstream, facts: RequestFacts, tags: tuple[str, ...]
-    ) -> Attempt:
+    def _planned(self, order: Order, upstream: Upstream, facts: RequestFacts) -> Attempt:
         return Attempt(
             event_id=self.accounting.new_id(),
             started_at=self.clock.now(),
-            team_id=grant.team_id,
-            key_id=grant.key_id,
-            route=found.route.name,
+            team_id=order.grant.team_id,
+            key_id=order.grant.key_id,
+            route=order.found.route.name,
             upstream=upstream.name,
             model=facts.model,
             stream=facts.stream,
             prompt_estimate=self.accounting.estimate_prompt(facts.document),
             end_user=facts.end_user,
-            tags=tags,
+            tags=order.opening.tags,
         )
 
     def _upstream(self, model: str) -> Upstream:
@@ -303,13 +282,16 @@ async def _discard(receive: Receive, more: bool, bytes_max: int) -> None:  # noq
                 discarded += len(chunk)
 
 
-async def _hand_on(pump: Pump, send: Send) -> None:
+async def _hand_on(handover: Handover, pump: Pump, send: Send) -> None:
     try:
-        head = await pump.head()
+        head = await handover.head()
+        if isinstance(head, MeterError):
+            await respond(send, head.status, head.body(), head.headers)
+            return
         await send({"type": "http.response.start", "status": head.status, "headers": head.headers})
-        while (chunk := await pump.take()) is not None:
+        while (chunk := await handover.take()) is not None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        if pump.complete:
+        if handover.whole:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         # Otherwise the response was cut, and returning without an end closes the connection visibly.
     finally:

@@ -39,6 +39,9 @@ KEY = Route("key", "GET", "/v1/meter/key", "", metered=False)
 """Of meter itself: it has no path upstream."""
 MODEL = Route("model", "GET", "/v1/models/{model}", "/models/", metered=False)
 
+METERED = {route.path.encode(): Match(route, route.upstream_path) for route in ROUTES if route.metered}
+"""By the whole of a request's target."""
+
 _BY_PATH = {route.path: route for route in (*ROUTES, KEY)}
 _MODEL_PREFIX = "/v1/models/"
 # A model's name: segments without a leading dot, so that none of them climbs.

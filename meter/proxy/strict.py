@@ -38,9 +38,13 @@ class StrictProtocol(HttpToolsProtocol):
                 raise AmbiguousError("this is no proxy to anywhere")
             # The parser reads no further, and the request begins again without its offer.
             return
-        super().on_headers_complete()
+        self.begin_answering()
         # The scope keeps its list; what comes behind the body would join it.
         self.headers = []
+
+    def begin_answering(self) -> None:
+        """Begin to answer a request whose headers are here."""
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Take note of the end of a request, unless it begins again."""

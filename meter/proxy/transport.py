@@ -68,7 +68,7 @@ class Transport(httpx.AsyncBaseTransport):
 
         `head` is from `request_head`, and says how long the body is.
         """
-        connection = await self._take(origin, timeouts)
+        connection = self.pool.take_kept(origin) or await self._take(origin, timeouts)
         response = connection.begin(timeouts, without_body=False)
         try:
             _send(connection, head, body)
@@ -95,6 +95,11 @@ def request_head(method: bytes, target: bytes, headers: Iterable[tuple[bytes, by
     if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head or b" " in target:
         raise httpx.LocalProtocolError("a header or the target would be read as something else")
     return head
+
+
+def with_length(head: bytes, body_bytes: int) -> bytes:
+    """Say in a head how long the body is."""
+    return head[:-2] + b"content-length: %d\r\n\r\n" % body_bytes
 
 
 def origin_of(url: httpx.URL) -> Origin:

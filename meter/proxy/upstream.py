@@ -4,25 +4,15 @@ meter speaks to httpx's transport, not to its client: no cookie jar shared betwe
 followed, no `.netrc`, no proxies from the environment, and the bytes undecoded.
 """
 
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import httpx
 
 from meter.core.errors import MeterError, UpstreamTimeout, UpstreamUnreachable
-from meter.proxy.headers import Pairs, for_upstream
-from meter.proxy.incoming import Incoming
-from meter.proxy.transport import Transport, origin_of, request_head
+from meter.proxy.headers import Pairs, for_upstream, value_of
+from meter.proxy.opening import Opening
+from meter.proxy.transport import Transport, origin_of, request_head, with_length
 from meter.settings import UpstreamSettings
-
-
-class UpstreamClosedError(Exception):
-    """The upstream broke off within its response."""
-
-
-class UpstreamStalledError(Exception):
-    """The upstream was silent within its response for longer than it may."""
 
 
 class Timeouts(NamedTuple):
@@ -33,36 +23,61 @@ class Timeouts(NamedTuple):
     idle: float
 
 
-class Exchange:
-    """A response under way: its status and headers are here, its body comes."""
+class Exchange(Protocol):
+    """A response under way: its status and headers are here, its body comes.
 
-    def __init__(self, status: int, headers: Pairs, body: httpx.AsyncByteStream) -> None:
-        self.status = status
-        self.headers: Pairs = [(name.lower(), value) for name, value in headers]
-        self._body = body
-        self._next: Callable[[], Awaitable[bytes | None]]
-        self._next = body.read if isinstance(body, Incoming) else partial(anext, aiter(body), None)
+    Reading raises `httpx.TimeoutException` where nothing comes for too long, and `httpx.TransportError` where
+    the upstream breaks off.
+    """
+
+    status: int
+    headers: Pairs
+    """With their names in lower case."""
 
     @property
     def whole(self) -> bool:
         """Whether all of the body is known to be here, so that one reading takes it."""
-        return isinstance(self._body, Incoming) and self._body.whole
+
+    @property
+    def over(self) -> bool:
+        """Whether all of the body is known to have been read."""
 
     async def read(self) -> bytes | None:
-        """Return the next piece of the body as it arrives, or `None` at its end.
-
-        Raises `UpstreamClosedError` or `UpstreamStalledError`.
-        """
-        try:
-            return await self._next()
-        except httpx.TimeoutException as fault:
-            raise UpstreamStalledError from fault
-        except httpx.TransportError as fault:
-            raise UpstreamClosedError from fault
+        """Return the next piece of the body as it arrives, or `None` at its end."""
 
     async def aclose(self) -> None:
         """Give the connection back, or close it where the body was not read to its end."""
-        await self._body.aclose()
+
+
+class _StockExchange:
+    """A response of a transport that is not ours."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        if not isinstance(response.stream, httpx.AsyncByteStream):
+            raise TypeError("an asynchronous transport answered with a synchronous stream")
+        self.status = response.status_code
+        self.headers: Pairs = [(name.lower(), value) for name, value in response.headers.raw]
+        self.whole = False
+        self._stream = response.stream
+        self._chunks = aiter(response.stream)
+        length = value_of(self.headers, b"content-length")
+        self._left = int(length) if length.isdecimal() else None
+
+    @property
+    def over(self) -> bool:
+        """Whether as much of the body has been read as was announced."""
+        return self._left == 0
+
+    async def read(self) -> bytes | None:
+        """Return the next piece of the body as it arrives, or `None` at its end."""
+        chunk = await anext(self._chunks, None)
+        if self._left is not None:
+            self._left -= len(chunk or b"")
+        return chunk
+
+    async def aclose(self) -> None:
+        """Give the connection back, or close it where the body was not read to its end."""
+        await self._stream.aclose()
 
 
 class Upstream:
@@ -82,42 +97,57 @@ class Upstream:
         self._api_key = settings.api_key
         self._transport = transport
         self._timeouts = timeouts
+        self._until_head = {"connect": timeouts.connect, "read": timeouts.headers}
+        self._within_body = {"read": timeouts.idle}
 
-    async def open(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: bytes = b"",
-        headers: Pairs,
-        body: bytes = b"",
-        identity: bool = False,
-    ) -> Exchange:
-        """Send a request and wait for the response's headers.
+    async def open(self, path: str, *, query: bytes, headers: Pairs) -> Exchange:
+        """Ask for something by GET, and wait for the response's headers.
 
-        Raises `UpstreamUnreachable` or `UpstreamTimeout`; `identity` asks for no compression.
+        Raises `UpstreamUnreachable` or `UpstreamTimeout`, as `send` does.
         """
-        target = self._base_path + path.encode() + (b"?" + query if query else b"")
-        api_key = self._api_key.reveal() if self._api_key is not None else None
-        sent = for_upstream(
-            headers, host=self._authority, api_key=api_key, length=len(body), identity=identity
-        )
-        patience = {"connect": self._timeouts.connect, "read": self._timeouts.headers}
+        target = self._target(path, query)
+        sent = self._sent(headers, identity=False)
         try:
-            exchange = await self._exchange(method, target, sent, body, patience)
+            if isinstance(self._transport, Transport):
+                return await self._by_ours(self._transport, request_head(b"GET", target, sent), b"")
+            return await self._by_stock("GET", target, sent, b"")
         except httpx.TransportError as fault:
             raise self._refusal(fault) from fault
-        # The transport looks here again when it reads the body.
-        patience["read"] = self._timeouts.idle
-        return exchange
 
-    async def _exchange(
-        self, method: str, target: bytes, headers: Pairs, body: bytes, patience: dict[str, float]
+    async def send(
+        self, path: str, opening: Opening, body: bytes, *, query: bytes, identity: bool
     ) -> Exchange:
-        if isinstance(self._transport, Transport):
-            head = request_head(method.encode(), target, headers)
-            incoming = await self._transport.send(self._origin, head, body, patience)
-            return Exchange(incoming.status, incoming.headers, incoming)
+        """Send a request by POST and wait for the response's headers; `identity` asks for no compression."""
+        try:
+            if isinstance(self._transport, Transport):
+                head = self._head(path, opening, query, identity=identity)
+                return await self._by_ours(self._transport, with_length(head, len(body)), body)
+            length = (b"content-length", b"%d" % len(body))
+            headers = [*self._sent(opening.headers, identity=identity), length]
+            return await self._by_stock("POST", self._target(path, query), headers, body)
+        except httpx.TransportError as fault:
+            raise self._refusal(fault) from fault
+
+    def _head(self, path: str, opening: Opening, query: bytes, *, identity: bool) -> bytes:
+        """Return what goes before the length; all requests with this opening have the same."""
+        key = (self.name, path, query, identity)
+        head = opening.heads.get(key)
+        if head is None:
+            sent = self._sent(opening.headers, identity=identity)
+            head = opening.heads[key] = request_head(b"POST", self._target(path, query), sent)
+        return head
+
+    def _sent(self, headers: Pairs, *, identity: bool) -> Pairs:
+        api_key = None if self._api_key is None else self._api_key.reveal()
+        return for_upstream(headers, host=self._authority, api_key=api_key, identity=identity)
+
+    async def _by_ours(self, transport: Transport, head: bytes, body: bytes) -> Exchange:
+        incoming = await transport.send(self._origin, head, body, self._until_head)
+        incoming.timeouts = self._within_body
+        return incoming
+
+    async def _by_stock(self, method: str, target: bytes, headers: Pairs, body: bytes) -> Exchange:
+        patience = dict(self._until_head)
         request = httpx.Request(
             method,
             self._base.copy_with(raw_path=target),
@@ -126,9 +156,12 @@ class Upstream:
             extensions={"timeout": patience},
         )
         response = await self._transport.handle_async_request(request)
-        if not isinstance(response.stream, httpx.AsyncByteStream):
-            raise TypeError("an asynchronous transport answered with a synchronous stream")
-        return Exchange(response.status_code, response.headers.raw, response.stream)
+        # The transport looks here again when it reads the body.
+        patience |= self._within_body
+        return _StockExchange(response)
+
+    def _target(self, path: str, query: bytes) -> bytes:
+        return self._base_path + path.encode() + (b"?" + query if query else b"")
 
     async def aclose(self) -> None:
         """Close the transport and its connections."""
