@@ -143,10 +143,12 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as fault:
-            self._take_in(response)
+            if self._came:
+                self._take_in(response)
             self._misunderstood(response, fault)
             return
-        self._take_in(response)
+        if self._came:
+            self._take_in(response)
         if response.complete:
             self._end()
         elif response.received == received_before:
@@ -246,10 +248,9 @@ class Connection(asyncio.Protocol):
 
     def _take_in(self, response: Incoming) -> None:
         """Take in what one read has brought of the body."""
-        if self._came:
-            if not response.without_body:
-                response.add(self._came[0] if len(self._came) == 1 else b"".join(self._came))
-            self._came.clear()
+        if not response.without_body:
+            response.add(self._came[0] if len(self._came) == 1 else b"".join(self._came))
+        self._came.clear()
 
     # How an exchange ends.
 
@@ -315,6 +316,8 @@ class Connection(asyncio.Protocol):
             self._set_timer(self._deadline)
         elif self._response is None:
             self._transport.close()
+        elif not self._response.awaited:
+            self._deadline = None
         elif self.writing_paused:
             self._fail(httpx.WriteTimeout("the request was not taken in in time"))
         else:

@@ -93,13 +93,10 @@ class Gate:
         return self._digest(key) if well_formed(key) else None
 
     def at_hand(self, digest: bytes) -> Grant | None:
-        """Return the grant of a valid key that was looked up a moment ago; `None` is for `admit` to say."""
-        remembered = self._remembered.get(digest)
-        if remembered is None or remembered.grant is None:
-            return None
-        if self._clock.monotonic() - remembered.at >= REFRESH_AFTER_SECONDS:
-            return None
-        return remembered.grant if remembered.grant.valid_at(self._clock.now()) else None
+        """Return the grant of a valid key that is remembered; `None` is for `admit` to say why."""
+        lately = self._lately(digest)
+        grant = None if lately is None else lately.grant
+        return grant if grant is not None and grant.valid_at(self._clock.now()) else None
 
     def take_snapshot(self, snapshot: Snapshot) -> None:
         """Take in all grants there were at some time, for when the database is away."""
@@ -113,13 +110,22 @@ class Gate:
         remembered = self._remembered.get(digest)
         return (remembered is not None and remembered.grant is not None) or digest in self._snapshot.grants
 
-    async def _grant(self, digest: bytes) -> Grant | None:
+    def _lately(self, digest: bytes) -> _Remembered | None:
+        """Return what a look-up has found lately, and look again before that is too long ago."""
         remembered = self._remembered.get(digest)
         age = float("inf") if remembered is None else self._clock.monotonic() - remembered.at
-        if remembered is not None and age < GRANT_SECONDS_MAX:
-            if age >= REFRESH_AFTER_SECONDS:
-                self._look_up(digest)
-            return remembered.grant
+        if age >= GRANT_SECONDS_MAX:
+            return None
+        if age >= REFRESH_AFTER_SECONDS:
+            self._look_up(digest)
+        return remembered
+
+    async def _grant(self, digest: bytes) -> Grant | None:
+        lately = self._lately(digest)
+        if lately is not None:
+            return lately.grant
+        remembered = self._remembered.get(digest)
+        age = float("inf") if remembered is None else self._clock.monotonic() - remembered.at
         task = self._look_up(digest)
         fallback = self._from_before(digest, remembered, age)
         if self._away and fallback is not None:

@@ -37,20 +37,17 @@ _CREDENTIAL = re.compile(
 # What the standard library can decode, so that the tap can read its copy.
 _READABLE_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "identity"})
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+_SPLITTING = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def for_upstream(
-    client: Iterable[tuple[bytes, bytes]], *, host: bytes, api_key: str | None, identity: bool
-) -> Pairs:
+def for_upstream(client: Pairs, *, host: bytes, api_key: str | None, identity: bool) -> Pairs:
     """Make the request headers for the upstream, but for the length.
 
     `identity` asks for an answer without compression.
     """
-    received = list(client)
-    named = _named_by_connection(received)
+    named = _named_by_connection(client)
     passed = [(b"host", host)]
-    for name, value in received:
+    for name, value in client:
         if not _goes_upstream(name) or (named and _read(name) in named):
             continue
         if name == b"accept-encoding":
@@ -63,21 +60,20 @@ def for_upstream(
     return passed
 
 
-def for_client(upstream: Iterable[tuple[bytes, bytes]], request_id: str) -> Pairs:
+def for_client(upstream: Pairs, request_id: str) -> Pairs:
     """Make the response headers for the client: the upstream's, and the one that meter adds.
 
     Names are in lower case.
     """
-    received = list(upstream)
-    named = _named_by_connection(received)
+    received = [header for header in upstream if _goes_to_client(header[0])]
+    named = _named_by_connection(upstream)
+    if named:
+        received = [header for header in received if _read(header[0]) not in named]
     # A header that could split the response must not pass, and must not take the response along.
-    passed = [
-        (name, value)
-        for name, value in received
-        if _goes_to_client(name) and not (named and _read(name) in named) and _VALUE.fullmatch(value)
-    ]
-    passed.append((REQUEST_ID, request_id.encode()))
-    return passed
+    if _SPLITTING.search(b"".join([value for _, value in received])):
+        received = [header for header in received if not _SPLITTING.search(header[1])]
+    received.append((REQUEST_ID, request_id.encode()))
+    return received
 
 
 def value_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
@@ -88,9 +84,9 @@ def value_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
     return ""
 
 
-def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
+def _named_by_connection(headers: Pairs) -> set[bytes]:
     listed = [value for name, value in headers if name == b"connection"]
-    return {_read(token.strip().lower()) for value in listed for token in value.split(b",")}
+    return {_read(token.strip().lower()) for token in b",".join(listed).split(b",")} if listed else set()
 
 
 @lru_cache(NAMES_REMEMBERED_MAX)

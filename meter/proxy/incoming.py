@@ -62,6 +62,11 @@ class Incoming(httpx.AsyncByteStream):
         self._waiter: asyncio.Future[None] | None = None
 
     @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for more of it; whoever does not has all the time in the world."""
+        return self._waiter is not None
+
+    @property
     def whole(self) -> bool:
         """Whether all of the body is here, and can be read at once."""
         return self.complete and self._buffered <= CHUNK_BYTES_MAX
@@ -135,8 +140,6 @@ class Incoming(httpx.AsyncByteStream):
             await self._waiter
         finally:
             self._waiter = None
-            # Whoever does not wait has all the time in the world.
-            self._source.expect(self, None)
 
     def _take(self) -> bytes:
         pieces = self._pieces

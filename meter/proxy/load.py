@@ -81,7 +81,7 @@ class Arrival(Hold):
 
     def release(self) -> None:
         """Give everything back; doing it again does nothing."""
-        self.forget()
         if self._under_way:
+            self.forget()
             self._under_way = False
             self._load.requests -= 1

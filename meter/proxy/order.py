@@ -1,5 +1,6 @@
 """A metered request before its body is read, and the errand to an upstream that it becomes."""
 
+from collections.abc import Awaitable
 from typing import NamedTuple
 
 from meter.core.keys import Grant
@@ -34,15 +35,14 @@ class Errand:
         self._body = body
         self._identity = identity
 
-    async def send(self) -> Exchange:
-        """Send it, once, and wait for the answer's headers."""
+    def send(self) -> Awaitable[Exchange]:
+        """Send it, once; returns what waits for the answer's headers."""
         opening, body = self._opening, self._body
-        self._opening, self._body = None, b""
         if opening is None:
             raise RuntimeError("an errand is sent once")
-        try:
-            return await self._upstream.send(
-                self._path, opening, body, query=self._query, identity=self._identity
-            )
-        finally:
-            self._arrival.forget()
+        return self._upstream.send(self._path, opening, body, query=self._query, identity=self._identity)
+
+    def forget(self) -> None:
+        """Forget what was sent."""
+        self._opening, self._body = None, b""
+        self._arrival.forget()

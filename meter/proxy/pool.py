@@ -54,7 +54,7 @@ class Pool:
 
     def take_kept(self, origin: Origin) -> Connection | None:
         """Return a connection that is there and free, or `None` where one has to be waited for."""
-        if not self._kept_count or not self._take_slot():
+        if not self._kept.get(origin) or not self._take_slot():
             return None
         connection = self._take_kept(origin)
         if connection is None:

@@ -6,7 +6,7 @@ slowly slows down the reading of the upstream.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import NamedTuple
 
 import httpx
@@ -18,7 +18,8 @@ from meter.core.events import Outcome
 from meter.core.strip import Stripper
 from meter.core.tap import Tap
 from meter.proxy.account import Account
-from meter.proxy.headers import Pairs, for_client, value_of
+from meter.proxy.headers import Pairs, for_client
+from meter.proxy.order import Errand
 from meter.proxy.outlet import Head, Outlet
 from meter.proxy.upstream import Exchange
 
@@ -40,7 +41,7 @@ class Bounds(NamedTuple):
 class Plan(NamedTuple):
     """What a pump needs to know of its request."""
 
-    open: Callable[[], Awaitable[Exchange]]
+    errand: Errand
     strips: bool
     """Whether the request was made to ask for usage, so that the answer to that has to be taken out."""
     asked_at: float
@@ -50,36 +51,38 @@ class Plan(NamedTuple):
 class Pump:
     """One attempt: reads the upstream, feeds the tap, settles, whatever the client does."""
 
+    # What every attempt begins with stands here once; a few microseconds of each would go into setting it.
+    _task: asyncio.Task[None] | None = None
+    _head: Head | None = None
+    _begun = False
+    _refusal: MeterError | None = None
+    _reading = False
+    _stop_at: float | None = None
+    _alarm: asyncio.TimerHandle | None = None
+    _expired = False
+    _stopped_by: Outcome | None = None
+    _doubted = False
+    _left = False
+    _missed = False
+    _blocked = False
+    _tap: Tap | None = None
+    _stripper: Stripper | None = None
+    _status: int | None = None
+    _ttfb_ms: int | None = None
+    _first_token_seconds: float | None = None
+    _not_stripped = False
+    _last = b""
+    _whole = False
+    _last_moment: float | None = None
+
     def __init__(self, account: Account, plan: Plan, outlet: Outlet, *, bounds: Bounds, clock: Clock) -> None:
         self._account = account
         self._plan = plan
         self._outlet = outlet
         self._bounds = bounds
-        self._clock = clock
+        self._monotonic = clock.monotonic
         self._started = self._noted_at = clock.monotonic()
         self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[None] | None = None
-        self._head: Head | None = None
-        self._begun = False
-        self._refusal: MeterError | None = None
-        self._reading = False
-        self._stop_at: float | None = None
-        self._alarm: asyncio.TimerHandle | None = None
-        self._expired = False
-        self._stopped_by: Outcome | None = None
-        self._doubted = False
-        self._left = False
-        self._missed = False
-        self._blocked = False
-        self._tap: Tap | None = None
-        self._stripper: Stripper | None = None
-        self._status: int | None = None
-        self._ttfb_ms: int | None = None
-        self._first_token_seconds: float | None = None
-        self._not_stripped = False
-        self._last = b""
-        self._whole = False
-        self._last_moment: float | None = None
         self._bytes_left = bounds.response_bytes_max
 
     def doubt(self) -> None:
@@ -111,16 +114,16 @@ class Pump:
     async def run(self, task: asyncio.Task[None]) -> None:
         """Carry the attempt out in this task and settle it, once, however it ends."""
         self._task = task
-        self._started = self._clock.monotonic()
+        self._started = self._monotonic()
         outcome = Outcome.INTERRUPTED
         try:
             try:
                 outcome = await self._carry_out()
             finally:
-                ended = self._clock.monotonic()
+                ended = self._monotonic()
                 safe = self._settle(outcome)
             await safe
-            added = self._started - self._plan.asked_at + self._clock.monotonic() - ended
+            added = self._started - self._plan.asked_at + self._monotonic() - ended
             self._account.timed(added, self._first_token_seconds)
             self._tell_end()
         finally:
@@ -133,7 +136,20 @@ class Pump:
             return self._stopped()
         self._reading = True
         try:
-            await self._exchange()
+            try:
+                exchange = await self._plan.errand.send()
+            finally:
+                self._plan.errand.forget()
+            try:
+                self._head = self._read_head(exchange)
+                if not exchange.whole:
+                    self._limit_time()
+                    self._begun = True
+                    self._outlet.begin(self._head)
+                await self._read(exchange)
+            finally:
+                if not exchange.over:
+                    await exchange.aclose()
         except MeterError as refusal:
             self._refusal = refusal
             return Outcome.UNREACHABLE
@@ -151,28 +167,18 @@ class Pump:
                 self._alarm.cancel()
         return self._ended(self._as_left())
 
-    async def _exchange(self) -> None:
-        exchange = await self._plan.open()
-        try:
-            head = self._head = self._read_head(exchange)
-            if not exchange.whole:
-                self._limit_time()
-                self._begun = True
-                self._outlet.begin(head)
-            await self._read(exchange)
-        finally:
-            if not exchange.over:
-                await exchange.aclose()
-
     def _read_head(self, exchange: Exchange) -> Head:
         self._status = exchange.status
         self._ttfb_ms = self._ms_so_far()
-        content_type = value_of(exchange.headers, b"content-type")
-        encoding = value_of(exchange.headers, b"content-encoding")
+        # The first of each name counts.
+        found = dict(reversed(exchange.headers))
+        content_type = found.get(b"content-type", b"").decode("latin-1")
+        encoding = found.get(b"content-encoding", b"").decode("latin-1")
+        cost = found.get(b"x-litellm-response-cost")
         self._tap = Tap(
             content_type=content_type,
             content_encoding=encoding,
-            response_cost=value_of(exchange.headers, b"x-litellm-response-cost") or None,
+            response_cost=cost.decode("latin-1") if cost else None,
             count_tokens=self._account.count_tokens,
         )
         headers = for_client(exchange.headers, self._account.attempt.event_id)
@@ -191,7 +197,8 @@ class Pump:
     async def _read(self, exchange: Exchange) -> None:
         while (chunk := await exchange.read()) is not None:
             self._observe(chunk)
-            self._limit_size(len(chunk))
+            if self._bounds.response_bytes_max:
+                self._limit_size(len(chunk))
             shown = chunk if self._stripper is None else self._stripper.feed(chunk)
             if exchange.over:
                 # What the client knows the end by comes after the settle.
@@ -216,7 +223,7 @@ class Pump:
         if tap is None:
             return
         tap.feed(chunk)
-        now = self._clock.monotonic()
+        now = self._monotonic()
         if self._first_token_seconds is None and tap.emitted_tokens:
             self._first_token_seconds = now - self._started
         if now - self._noted_at >= PROGRESS_SECONDS:
@@ -293,7 +300,7 @@ class Pump:
 
     def _limit_size(self, size: int) -> None:
         self._bytes_left -= size
-        if self._bytes_left < 0 and self._bounds.response_bytes_max:
+        if self._bytes_left < 0:
             self.cut()
 
     def _move_end(self, stop_at: float) -> None:
@@ -309,7 +316,7 @@ class Pump:
             self._task.cancel()
 
     def _ms_so_far(self) -> int:
-        return round((self._clock.monotonic() - self._started) * 1000)
+        return round((self._monotonic() - self._started) * 1000)
 
 
 class Pumps:
@@ -317,10 +324,9 @@ class Pumps:
 
     def __init__(self) -> None:
         self._running: dict[asyncio.Task[None], Pump | None] = {}
-        self._attempts = 0
 
     def __len__(self) -> int:
-        return self._attempts
+        return sum(pump is not None for pump in self._running.values())
 
     def start(self, work: Coroutine[None, None, None]) -> None:
         """Have a task do something that makes an attempt, or carries one out."""
@@ -328,17 +334,13 @@ class Pumps:
         self._running[task] = None
         task.add_done_callback(self._done)
 
-    async def run(self, pump: Pump) -> None:
-        """Carry out an attempt in the task that `start` has made."""
+    def own(self, pump: Pump) -> asyncio.Task[None]:
+        """Have the task that `start` has made own an attempt from now on; returns it."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("an attempt runs in a task")
         self._running[task] = pump
-        self._attempts += 1
-        try:
-            await pump.run(task)
-        finally:
-            self._attempts -= 1
+        return task
 
     async def drain(self, timeout_seconds: float) -> None:
         """Let the attempts finish; past the time, end what still runs and settle it as interrupted."""

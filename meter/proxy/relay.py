@@ -126,9 +126,12 @@ class Relay:
             raise
         # What was read of the request is forgotten by now: a stream may last for hours.
         del order, opening, body
-        self.pumps.start(self.pumps.run(pump))
+        self.pumps.start(self._carry_out(pump))
         client_of(scope).watch(closing=pump.doubt, leaving=pump.abandon)
         await _hand_on(handover, pump, send)
+
+    async def _carry_out(self, pump: Pump) -> None:
+        await pump.run(self.pumps.own(pump))
 
     # What the connection asks of it where no ASGI stands between.
 
@@ -161,7 +164,7 @@ class Relay:
             pump = await self._attempt(order, body, client)
             del body
             client.watch(closing=pump.doubt, leaving=pump.abandon)
-            await self.pumps.run(pump)
+            await pump.run(self.pumps.own(pump))
         except MeterError as refusal:
             order.arrival.release()
             self.accounting.refused(refusal, order.grant)
@@ -187,7 +190,7 @@ class Relay:
         account = Account(self.accounting, admitted, grant)
         try:
             account.begin()
-            plan = Plan(errand.send, sent is not body, asked_at)
+            plan = Plan(errand, sent is not body, asked_at)
             return Pump(account, plan, outlet, bounds=self.limits.answers, clock=self.clock)
         except BaseException:
             account.close()

@@ -109,7 +109,10 @@ class Upstream:
         sent = self._sent(headers, identity=False)
         try:
             if isinstance(self._transport, Transport):
-                return await self._by_ours(self._transport, request_head(b"GET", target, sent), b"")
+                head = request_head(b"GET", target, sent)
+                incoming = await self._transport.send(self._origin, head, b"", self._until_head)
+                incoming.timeouts = self._within_body
+                return incoming
             return await self._by_stock("GET", target, sent, b"")
         except httpx.TransportError as fault:
             raise self._refusal(fault) from fault
@@ -120,8 +123,10 @@ class Upstream:
         """Send a request by POST and wait for the response's headers; `identity` asks for no compression."""
         try:
             if isinstance(self._transport, Transport):
-                head = self._head(path, opening, query, identity=identity)
-                return await self._by_ours(self._transport, with_length(head, len(body)), body)
+                head = with_length(self._head(path, opening, query, identity=identity), len(body))
+                incoming = await self._transport.send(self._origin, head, body, self._until_head)
+                incoming.timeouts = self._within_body
+                return incoming
             length = (b"content-length", b"%d" % len(body))
             headers = [*self._sent(opening.headers, identity=identity), length]
             return await self._by_stock("POST", self._target(path, query), headers, body)
@@ -140,11 +145,6 @@ class Upstream:
     def _sent(self, headers: Pairs, *, identity: bool) -> Pairs:
         api_key = None if self._api_key is None else self._api_key.reveal()
         return for_upstream(headers, host=self._authority, api_key=api_key, identity=identity)
-
-    async def _by_ours(self, transport: Transport, head: bytes, body: bytes) -> Exchange:
-        incoming = await transport.send(self._origin, head, body, self._until_head)
-        incoming.timeouts = self._within_body
-        return incoming
 
     async def _by_stock(self, method: str, target: bytes, headers: Pairs, body: bytes) -> Exchange:
         patience = dict(self._until_head)
@@ -183,4 +183,7 @@ class Upstream:
 
 def choose(upstreams: tuple[Upstream, ...], model: str) -> Upstream | None:
     """Return the first upstream that serves a model."""
-    return next((upstream for upstream in upstreams if upstream.serves(model)), None)
+    for upstream in upstreams:
+        if upstream.serves(model):
+            return upstream
+    return None

@@ -27,7 +27,8 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def serves(self, model: str) -> bool:
         """Say whether a model's name matches one of the patterns (`*` and `?` as in a shell)."""
-        return any(fnmatch.fnmatchcase(model, pattern) for pattern in self.models)
+        # Most serve whatever they are asked for.
+        return "*" in self.models or any(fnmatch.fnmatchcase(model, pattern) for pattern in self.models)
 
 
 class _UpstreamTable(msgspec.Struct, forbid_unknown_fields=True):
