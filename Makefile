@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: secrets rolling bench bench-ledger help install install-dev run demo test test-long screenshots cases stock fuzz money dashboards series security audit sbom faults soak idle-streams slow-clients quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
+.PHONY: secrets rolling bench bench-ledger help install install-dev run demo test test-long screenshots cases stock asgi fuzz money dashboards series security audit sbom faults soak idle-streams slow-clients quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ cases: install-dev ## Run every recorded case through the proxy at 200 random sp
 
 stock: install-dev ## Run the proxy's tests with httpx's own transport (minutes)
 	METER_TEST_TRANSPORT=httpx $(BIN)/pytest -n $(TESTS_AT_ONCE) --dist worksteal -q tests/proxy --deselect tests/proxy/test_transport.py --deselect tests/proxy/test_connections.py
+
+asgi: install-dev ## Run the proxy's tests with every request going through ASGI (minutes)
+	METER_TEST_ASGI=1 $(BIN)/pytest -n $(TESTS_AT_ONCE) --dist worksteal -q tests/proxy tests/security --ignore tests/proxy/test_transport.py --ignore tests/proxy/test_connections.py
 
 money: install-dev ## Price 100,000 random usages, and sum ten million calls on both databases (minutes)
 	METER_TEST_MONEY_EXAMPLES=$(or $(EXAMPLES),100000) $(BIN)/pytest -q tests/core/test_prices.py -k costs_are_exact

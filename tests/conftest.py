@@ -48,5 +48,5 @@ def meter(upstream_server: FakeUpstream, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def key(meter: Meter) -> str:
-    """Make a key that no other test uses."""
-    return meter.new_key()
+    """Make a key that no other test uses, and that the server knows."""
+    return meter.new_key(known=True)

@@ -19,6 +19,8 @@ from meter.proxy.order import Order
 _CLIENT = "meter.client"
 # Uvicorn stops reading where more of a body waits.
 BODY_BYTES_MAX = 64 * 1024
+# So much may wait for a client before nothing more is read for it: a fast one should never wait for us.
+UNSENT_BYTES_MAX = 256 * 1024
 
 
 class Direct(Protocol):
@@ -55,6 +57,7 @@ class DataProtocol(BoundedProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Have answers write what they write at once by one call."""
+        transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
         self._joined = JoinedWrites(transport, self.loop)
         super().connection_made(transport)
 
@@ -65,7 +68,7 @@ class DataProtocol(BoundedProtocol):
 
     def begin_answering(self) -> None:
         """Take an ordinary request on, or let uvicorn answer it."""
-        if self._take_on():
+        if self.takes_on():
             return
         self.scope["extensions"] = {_CLIENT: Client()}  # type: ignore[dict-item]
         super().begin_answering()
@@ -129,7 +132,8 @@ class DataProtocol(BoundedProtocol):
 
     # How it takes requests on.
 
-    def _take_on(self) -> bool:
+    def takes_on(self) -> bool:
+        """Take a request on that is ordinary, and say whether it is."""
         if self._direct is None or self.app is not self.config.loaded_app or self._answers():
             return False
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":

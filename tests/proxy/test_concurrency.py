@@ -165,10 +165,11 @@ def test_however_an_attempt_ends_its_place_is_free(name: str, upstream: FakeUpst
     assert len(hasty.events(key, 3)) == 3
 
 
-def test_a_running_request_holds_its_place(upstream: FakeUpstream, meter: Meter, key: str) -> None:
+def test_a_running_request_holds_its_place(upstream: FakeUpstream, meter: Meter) -> None:
     """The second of two at once gets 429, neither an upstream attempt nor an event, and then passes."""
     gate = Gate()
     upstream.answer(stream(CONTENT, gate, DONE), [OK])
+    key = meter.new_key()
     with meter.control as control:
         control.patch(f"/api/v1/keys/{key.split('_')[1]}", json={"concurrency": 1})
     with wire.connected(meter.url) as connection:

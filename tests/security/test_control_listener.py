@@ -142,9 +142,10 @@ def test_the_data_listener_tells_nothing_of_itself(meter: Meter) -> None:
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Real-Ip", "Forwarded", "True-Client-Ip"])
-def test_a_client_is_no_other_by_saying_so(name: str, upstream: FakeUpstream, meter: Meter, key: str) -> None:
+def test_a_client_is_no_other_by_saying_so(name: str, upstream: FakeUpstream, meter: Meter) -> None:
     """Limits count by the key, however many addresses a client claims to have."""
     upstream.answer([response(b'{"choices":[]}')])
+    key = meter.new_key()
     with meter.control as control:
         control.patch(f"/api/v1/keys/{key.split('_')[1]}", json={"rpm": 2}).raise_for_status()
 
