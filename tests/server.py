@@ -92,7 +92,7 @@ class Meter:
         )
 
     def new_key(self, team: str = "default", *, known: bool = False, **members: object) -> str:
-        """Make a key over the admin API; one that the server knows goes the short way from the first request."""
+        """Make a key over the admin API; one that the server knows goes the short way at once."""
         with self.control as control:
             answer = control.post("/api/v1/keys", json={"team": team, **members})
         assert answer.status_code == httpx.codes.CREATED, answer.text
