@@ -36,8 +36,9 @@ def test_a_rate_limit_is_tried_again(upstream: FakeUpstream) -> None:
     assert len(upstream.received) == 2
 
 
-def test_a_place_that_gets_free_is_taken(upstream: FakeUpstream, meter: Meter, key: str) -> None:
+def test_a_place_that_gets_free_is_taken(upstream: FakeUpstream, meter: Meter) -> None:
     """The SDK is refused while the key's one place is taken, tries again, and gets its answer."""
+    key = meter.new_key()
     gate = Gate()
     statuses: list[int] = []
 
@@ -88,8 +89,9 @@ def test_what_does_not_help_is_not_tried_again(
     assert raised.value.code == code
 
 
-def test_the_sdk_reads_meters_own_refusal(upstream: FakeUpstream, meter: Meter, key: str) -> None:
+def test_the_sdk_reads_meters_own_refusal(upstream: FakeUpstream, meter: Meter) -> None:
     """A key at its limit raises the SDK's error for it, which the SDK would try again."""
+    key = meter.new_key()
     upstream.answer([OK])
     with meter.control as control:
         control.patch(f"/api/v1/keys/{key.split('_')[1]}", json={"rpm": 1})
