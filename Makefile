@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: secrets rolling bench bench-ledger help install install-dev run demo test test-long screenshots cases stock asgi fuzz money dashboards series security audit sbom faults soak idle-streams slow-clients quota bench-admission bench-journal bench-limits bench-page bench-prices reports-bench check fmt lock clean
+.PHONY: secrets rolling bench bench-ledger help install install-dev run demo test test-long screenshots cases stock asgi fuzz money dashboards series security audit sbom faults soak idle-streams slow-clients quota bench-admission bench-journal bench-limits bench-metrics bench-page bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,9 @@ bench-ledger: install-dev ## Print how many events a second get into the ledger
 
 bench-journal: install-dev ## Print what the journal costs a request, in CPU and in waiting
 	$(BIN)/python -m tests.bench.journal
+
+bench-metrics: install-dev ## Print what counting an event for the page of metrics costs, in CPU
+	$(BIN)/python -m tests.bench.metrics
 
 bench-prices: install-dev ## Print what rating an event costs, in CPU
 	$(BIN)/python -m tests.bench.prices

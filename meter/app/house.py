@@ -178,6 +178,8 @@ async def build(premises: Premises) -> AsyncIterator[House]:
         token_look_ups.shutdown()
         await asyncio.gather(*(upstream.aclose() for upstream in upstreams))
         await _close_books(budgets, holding)
+        # What was counted since the last time would be lost with the process.
+        metrics.catch_up()
 
 
 async def _close_books(budgets: Office, holding: Holding) -> None:

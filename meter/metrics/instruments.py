@@ -5,15 +5,15 @@ models. One process keeps its numbers in memory, several keep them as `meter.met
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     Metric,
     disable_created_metrics,
     generate_latest,
@@ -28,6 +28,7 @@ from meter.core.money import PICODOLLARS_PER_USD
 from meter.metrics.ledger import KINDS
 from meter.metrics.names import OTHER, Names
 from meter.metrics.processes import Together, shared_directory
+from meter.metrics.tallies import Counts, Followed, Series, Spread
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 REFRESH_SECONDS = 1.0
@@ -36,41 +37,11 @@ _LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 _DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _OVERHEAD_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
+_Labels = tuple[str, str, Outcome, UsageSource, bool]
+"""A team, a model, how it ended, where its counts are from, and whether its cost is known."""
+
 # When each series began is a second line for every counter, which nothing of ours reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
-
-
-class _Series(NamedTuple):
-    """What events with the same labels are counted in: looked up once, since that takes longest."""
-
-    requests: Counter
-    tokens: tuple[Counter, ...]
-    cost: Counter
-    """In dollars; where the cost is unknown, the number of such attempts."""
-    source: Counter
-    source_tokens: Counter
-
-
-class _Compared(NamedTuple):
-    """Dollars of the same attempts: what their difference comes to is drift."""
-
-    cost: Counter
-    upstream_cost: Counter
-
-
-class _Followed:
-    """A counter of what somebody else counts."""
-
-    def __init__(self, counter: Counter, read: Callable[[], int]) -> None:
-        self._counter = counter
-        self._read = read
-        self._seen = 0
-
-    def catch_up(self) -> None:
-        """Count what has come since the last time."""
-        now = self._read()
-        self._counter.inc(now - self._seen)
-        self._seen = now
 
 
 class Metrics:
@@ -81,10 +52,10 @@ class Metrics:
         self._directory = shared_directory()
         self._names = Names(self._directory)
         self._shown: list[Collector] = []
-        self._series: dict[tuple[str, str, Outcome, UsageSource, bool], _Series] = {}
-        self._compared: dict[str, _Compared] = {}
+        self._series: dict[_Labels, Series] = {}
         self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
-        self._followed: list[_Followed] = []
+        self._behind: list[Followed | Counts | Spread] = []
+        self._catching_up = threading.Lock()
         by_model = ("team", "model")
         self._requests = self._counter("meter_requests", "Upstream attempts.", (*by_model, "outcome"))
         self._tokens = self._counter(
@@ -93,11 +64,17 @@ class Metrics:
             (*by_model, "kind"),
         )
         self._cost = self._counter("meter_cost_usd", "Cost of what has a price.", by_model)
-        self._compared_cost = self._counter(
-            "meter_compared_cost_usd", "Our cost of attempts whose cost the upstream reports.", ("model",)
+        self._compared_cost = self._counts(
+            "meter_compared_cost_usd",
+            "Our cost of attempts whose cost the upstream reports.",
+            "model",
+            PICODOLLARS_PER_USD,
         )
-        self._compared_upstream_cost = self._counter(
-            "meter_compared_upstream_cost_usd", "The upstream's cost of the same attempts.", ("model",)
+        self._compared_upstream_cost = self._counts(
+            "meter_compared_upstream_cost_usd",
+            "The upstream's cost of the same attempts.",
+            "model",
+            PICODOLLARS_PER_USD,
         )
         self._unpriced = self._counter("meter_unpriced", "Attempts whose cost is unknown.", by_model)
         self._sources = self._counter(
@@ -106,32 +83,30 @@ class Metrics:
         self._source_tokens = self._counter(
             "meter_usage_source_tokens", "Tokens by origin of their counts.", ("source",)
         )
-        self._anomalies = self._counter(
-            "meter_usage_anomalies", "Odd things in reported usage.", ("anomaly",)
-        )
-        self._refusals = self._counter("meter_refusals", "Requests refused by meter.", ("reason",))
-        self._cut = self._counter("meter_connections_cut", "Connections that were cut off.", ("reason",))
-        self._ttfb = self._histogram(
+        self._anomalies = self._counts("meter_usage_anomalies", "Odd things in reported usage.", "anomaly")
+        self._refusals = self._counts("meter_refusals", "Requests refused by meter.", "reason")
+        self._cut = self._counts("meter_connections_cut", "Connections that were cut off.", "reason")
+        self._ttfb = self._spread(
             "meter_ttfb_seconds",
             "From opening the upstream attempt to the response's headers.",
             _LATENCY_BUCKETS,
         )
-        self._first_token = self._histogram(
+        self._first_token = self._spread(
             "meter_first_token_seconds",
             "Of streams, from opening the upstream attempt to the first token.",
             _LATENCY_BUCKETS,
         )
-        self._duration = self._histogram(
+        self._duration = self._spread(
             "meter_duration_seconds",
             "From opening the upstream attempt to its end.",
             _DURATION_BUCKETS,
         )
-        self._overhead = self._histogram(
+        self._overhead = self._spread(
             "meter_overhead_seconds",
             "What meter adds before an attempt and behind it.",
             _OVERHEAD_BUCKETS,
         )
-        self._loop_lag = self._histogram(
+        self._loop_lag = self._spread(
             "meter_event_loop_lag_seconds",
             "How late the event loop comes to what is due.",
             _OVERHEAD_BUCKETS,
@@ -148,48 +123,41 @@ class Metrics:
         self._build.labels(__version__).set(1)
 
     def observe(self, event: UsageEvent, team: str) -> None:
-        """Count one settled event."""
-        cost, model = event.cost, self._model(event)
-        labels = (team, model, event.outcome, event.usage_source, cost is not None)
-        series = self._series.get(labels) or self._look_up(labels)
-        series.requests.inc()
-        counts = (
-            event.prompt_tokens,
-            event.completion_tokens,
-            event.cached_tokens,
-            event.cache_write_tokens,
-            event.reasoning_tokens,
+        """Count one settled event; on the event loop's thread, as whatever else happens to requests."""
+        cost = event.cost
+        labels = (
+            team,
+            event.model_served or event.model_requested,
+            event.outcome,
+            event.usage_source,
+            cost is not None,
         )
-        for tokens, count in zip(series.tokens, counts, strict=True):
-            if count:
-                tokens.inc(count)
-        series.cost.inc(1 if cost is None else cost / PICODOLLARS_PER_USD)
+        series = self._series.get(labels) or self._look_up(labels, event.status)
+        series.add(event)
         if cost is not None and event.upstream_cost is not None:
-            compared = self._compared.get(model) or self._look_up_compared(model)
-            compared.cost.inc(cost / PICODOLLARS_PER_USD)
-            compared.upstream_cost.inc(event.upstream_cost / PICODOLLARS_PER_USD)
-        series.source.inc()
-        series.source_tokens.inc(event.total_tokens)
+            model = self._model(event.model, event.status)
+            self._compared_cost.add(model, cost)
+            self._compared_upstream_cost.add(model, event.upstream_cost)
         for anomaly in event.anomalies:
-            self._anomalies.labels(anomaly).inc()
+            self._anomalies.add(anomaly)
         if event.ttfb_ms is not None:
-            self._ttfb.observe(event.ttfb_ms / 1000)
+            self._ttfb.add(event.ttfb_ms / 1000)
         if event.duration_ms is not None:
-            self._duration.observe(event.duration_ms / 1000)
+            self._duration.add(event.duration_ms / 1000)
 
     def time(self, overhead_seconds: float, first_token_seconds: float | None) -> None:
         """Count what an attempt took beside what its event tells."""
-        self._overhead.observe(overhead_seconds)
+        self._overhead.add(overhead_seconds)
         if first_token_seconds is not None:
-            self._first_token.observe(first_token_seconds)
+            self._first_token.add(first_token_seconds)
 
     def refuse(self, reason: str) -> None:
         """Count one refusal by the code of its error."""
-        self._refusals.labels(reason).inc()
+        self._refusals.add(reason)
 
     def cut(self, reason: str) -> None:
         """Count one connection that was cut off."""
-        self._cut.labels(reason).inc()
+        self._cut.add(reason)
 
     def gauge(
         self,
@@ -213,17 +181,17 @@ class Metrics:
 
     def follow(self, name: str, help_text: str, read: Callable[[], int]) -> None:
         """Show a count that somebody else keeps, and that only grows."""
-        self._followed.append(_Followed(self._counter(name, help_text, ()), read))
+        self._behind.append(Followed(self._counter(name, help_text, ()), read))
 
     async def keep_fresh(self) -> None:
-        """Write the gauges down for the process that is asked for them, again and again until cancelled."""
+        """Write everything down for the process that is asked for it, again and again until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             self._refresh()
             self._count_cpu()
             due = loop.time() + REFRESH_SECONDS
             await asyncio.sleep(REFRESH_SECONDS)
-            self._loop_lag.observe(max(0.0, loop.time() - due))
+            self._loop_lag.add(max(0.0, loop.time() - due))
 
     def render(self) -> bytes:
         """Return the page that Prometheus scrapes: what all processes counted that count together."""
@@ -239,37 +207,51 @@ class Metrics:
     def _refresh(self) -> None:
         for gauge, read in self._gauges:
             gauge.set(read())
-        for followed in self._followed:
-            followed.catch_up()
+        self.catch_up()
 
-    def _look_up(self, labels: tuple[str, str, Outcome, UsageSource, bool]) -> _Series:
-        team, model, outcome, source, priced = labels
-        found = self._series[labels] = _Series(
-            requests=self._requests.labels(team, model, outcome),
-            tokens=tuple(self._tokens.labels(team, model, kind) for kind in KINDS),
-            cost=(self._cost if priced else self._unpriced).labels(team, model),
-            source=self._sources.labels(source),
-            source_tokens=self._source_tokens.labels(source),
-        )
-        return found
+    def catch_up(self) -> None:
+        """Bring onto the page what was counted since the last time; from any thread."""
+        with self._catching_up:
+            # Meanwhile the event loop's thread may meet new labels.
+            for series in list(self._series.values()):
+                series.catch_up()
+            for each in self._behind:
+                each.catch_up()
 
-    def _look_up_compared(self, model: str) -> _Compared:
-        found = self._compared[model] = _Compared(
-            self._compared_cost.labels(model), self._compared_upstream_cost.labels(model)
-        )
+    def _look_up(self, labels: _Labels, status: int | None) -> Series:
+        """Find what an event is counted in: under `other`, unless its model has a name of its own."""
+        team, named, outcome, source, priced = labels
+        model = self._model(named, status)
+        labels = (team, model, outcome, source, priced)
+        found = self._series.get(labels)
+        if found is None:
+            cost = (self._cost, PICODOLLARS_PER_USD) if priced else (self._unpriced, 1)
+            found = self._series[labels] = Series(
+                (self._requests.labels(team, model, outcome), 1),
+                (self._sources.labels(source), 1),
+                (self._source_tokens.labels(source), 1),
+                (cost[0].labels(team, model), cost[1]),
+                *((self._tokens.labels(team, model, kind), 1) for kind in KINDS),
+            )
         return found
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, help_text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, help_text, registry=self.registry, buckets=buckets)
+    def _counts(self, name: str, help_text: str, label: str, unit: int = 1) -> Counts:
+        counts = Counts(self._counter(name, help_text, (label,)), unit)
+        self._behind.append(counts)
+        return counts
 
-    def _model(self, event: UsageEvent) -> str:
-        model = event.model
+    def _spread(self, name: str, help_text: str, buckets: tuple[float, ...]) -> Spread:
+        spread = Spread(name, help_text, buckets, self.registry)
+        self._behind.append(spread)
+        return spread
+
+    def _model(self, model: str, status: int | None) -> str:
         if self._names.known(model):
             return model
-        answered = event.status is not None and succeeded(event.status)
+        answered = status is not None and succeeded(status)
         return model if answered and self._names.take(model) else OTHER
 
 
