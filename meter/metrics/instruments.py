@@ -64,17 +64,11 @@ class Metrics:
             (*by_model, "kind"),
         )
         self._cost = self._counter("meter_cost_usd", "Cost of what has a price.", by_model)
-        self._compared_cost = self._counts(
-            "meter_compared_cost_usd",
-            "Our cost of attempts whose cost the upstream reports.",
-            "model",
-            PICODOLLARS_PER_USD,
+        self._compared_cost = self._dollars(
+            "meter_compared_cost_usd", "Our cost of attempts whose cost the upstream reports."
         )
-        self._compared_upstream_cost = self._counts(
-            "meter_compared_upstream_cost_usd",
-            "The upstream's cost of the same attempts.",
-            "model",
-            PICODOLLARS_PER_USD,
+        self._compared_upstream_cost = self._dollars(
+            "meter_compared_upstream_cost_usd", "The upstream's cost of the same attempts."
         )
         self._unpriced = self._counter("meter_unpriced", "Attempts whose cost is unknown.", by_model)
         self._sources = self._counter(
@@ -237,6 +231,10 @@ class Metrics:
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, help_text, labels, registry=self.registry)
+
+    def _dollars(self, name: str, help_text: str) -> Counts:
+        """Make what counts picodollars by model, to be shown as dollars."""
+        return self._counts(name, help_text, "model", PICODOLLARS_PER_USD)
 
     def _counts(self, name: str, help_text: str, label: str, unit: int = 1) -> Counts:
         counts = Counts(self._counter(name, help_text, (label,)), unit)
