@@ -147,6 +147,35 @@ class BoundedProtocol(StrictProtocol):
         self._since = self._connections.now
         self._phase = _Phase.IDLE if cycle.response_complete else _Phase.WHOLE
 
+    # What a request is at whose head was not parsed.
+
+    @property
+    def between_requests(self) -> bool:
+        """Whether nothing of the next request has come."""
+        if self._phase is _Phase.HEAD:
+            return self.last_cycle() is None and not self._unread_bytes
+        return self._phase is _Phase.IDLE
+
+    def head_came(self) -> None:
+        """Wait for the body."""
+        self._phase = _Phase.BODY
+        self._since = self._body_since = self._connections.now
+        self._unread_bytes = self._joined_bytes = 0
+
+    def body_came(self) -> None:
+        """Wait for the rest of the body, as long as that comes."""
+        self._since = self._connections.now
+
+    def all_came(self) -> None:
+        """Wait for the answer."""
+        self._since = self._connections.now
+        self._phase = _Phase.WHOLE
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing that comes counts any more."""
+        return self._phase is _Phase.ENDING
+
     # What uvicorn tells it.
 
     def on_response_complete(self) -> None:

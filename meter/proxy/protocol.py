@@ -14,6 +14,7 @@ from meter.proxy.headers import Pairs
 from meter.proxy.joined import JoinedWrites
 from meter.proxy.opening import CONTENT_LENGTH, Opening
 from meter.proxy.order import Order
+from meter.proxy.repeated import Repeated, repeated
 
 # Our own ASGI extension: the `Client` of a request.
 _CLIENT = "meter.client"
@@ -54,6 +55,11 @@ class DataProtocol(BoundedProtocol):
         self._direct = direct
         self._opening: Opening | None = None
         self._coming: _Coming | None = None
+        self._repeated: Repeated | None = None
+        self._missing_bytes = 0
+        """How much is missing of the body of a request whose head was not parsed."""
+        self._first_bytes = b""
+        """What came together with the beginning of the request that is being parsed."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Have answers write what they write at once by one call."""
@@ -64,7 +70,13 @@ class DataProtocol(BoundedProtocol):
     def data_received(self, data: bytes) -> None:
         """Answer what is answered already before anything of the next request counts."""
         self._joined.flush()
-        super().data_received(data)
+        if self._missing_bytes:
+            data = self._take_body(data)
+        elif self._repeated is not None and self.between_requests:
+            data = self._take_repeated(data, self._repeated)
+        if data:
+            self._first_bytes = data if self.between_requests else b""
+            super().data_received(data)
 
     def begin_answering(self) -> None:
         """Take an ordinary request on, or let uvicorn answer it."""
@@ -80,10 +92,7 @@ class DataProtocol(BoundedProtocol):
         """Answer a request that was taken on and is here as a whole."""
         super().on_message_complete()
         if self._coming is not None and not self._coming.cycle.more_body:
-            (order, cycle), self._coming = self._coming, None
-            body, cycle.body = cycle.body, b""
-            if self._direct is not None:
-                self._direct.answer(order, body, cycle)
+            self._answer(self._coming)
 
     def shutdown(self) -> None:
         """Close when what has been answered is written."""
@@ -144,12 +153,57 @@ class DataProtocol(BoundedProtocol):
         order = self._direct.accept(self.url, opening, int(length))
         if order is None:
             return False
-        cycle = Cycle(self, self.scope, keep_alive=self.parser.should_keep_alive())
+        keep_alive = self.parser.should_keep_alive()
+        self._coming = self._begin(order, keep_alive=keep_alive)
+        self._repeated = repeated(
+            self._first_bytes, len(self.headers), url=self.url, opening=opening, keep_alive=keep_alive
+        )
+        return True
+
+    def _begin(self, order: Order, *, keep_alive: bool) -> _Coming:
+        cycle = Cycle(self, self.scope, keep_alive=keep_alive)
         cycle.watch(closing=_stay, leaving=order.arrival.release)
         self.scope["extensions"] = {_CLIENT: cycle}  # type: ignore[dict-item]
         self.cycle = cycle  # type: ignore[assignment]  # It has what uvicorn looks at.
-        self._coming = _Coming(order, cycle)
-        return True
+        return _Coming(order, cycle)
+
+    def _answer(self, coming: _Coming) -> None:
+        self._coming = None
+        cycle = coming.cycle
+        body, cycle.body = cycle.body, b""
+        if self._direct is not None:
+            self._direct.answer(coming.order, body, cycle)
+
+    def _take_repeated(self, data: bytes, known: Repeated) -> bytes:
+        """Take a request on whose head is known; returns what is still to be parsed."""
+        found = known.find(data)
+        if found is None or self._direct is None:
+            return data
+        at, length = found
+        order = self._direct.accept(known.url, known.opening, length) if length <= BODY_BYTES_MAX else None
+        if order is None:
+            return data
+        # Nobody asks for more of it than whether it is still the same.
+        self.scope = {}  # type: ignore[typeddict-item]
+        self._coming = self._begin(order, keep_alive=known.keep_alive)
+        self.head_came()
+        self._missing_bytes = length
+        return self._take_body(data[at:])
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Take in what comes of the body of such a request; returns what follows it."""
+        if self._coming is None or self.ending:
+            return b""
+        cycle = self._coming.cycle
+        piece = data[: self._missing_bytes]
+        cycle.body += piece
+        self._missing_bytes -= len(piece)
+        self.body_came()
+        if not self._missing_bytes:
+            cycle.more_body = False
+            self.all_came()
+            self._answer(self._coming)
+        return data[len(piece) :]
 
     def _answers(self) -> bool:
         cycle = self.last_cycle()

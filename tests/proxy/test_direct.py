@@ -138,3 +138,64 @@ def test_a_refused_body_leaves_the_connection_usable(upstream: FakeUpstream, met
     assert (status, json.loads(refusal)["error"]["param"]) == (400, "model")
     assert answer == (200, DOCUMENT, at_first)
     assert len(meter.events(key)) == 1
+
+
+REQUEST = wire.request("POST", PATH, key="KEY", body=BODY).replace(b"Connection: close\r\n", b"")
+LONGER = wire.chat(user="somebody")
+NEXT = wire.request("POST", PATH, key="KEY", body=LONGER).replace(b"Connection: close\r\n", b"")
+HEAD_BYTES = NEXT.index(b"\r\n\r\n") + 4
+# In the request line, in the digits of the length, at the ends of the head, and in the body.
+CUTS = [1, 10, HEAD_BYTES - 5, HEAD_BYTES - 2, HEAD_BYTES, HEAD_BYTES + 1, len(NEXT) - 1]
+
+
+def exchange(meter: Meter, key: str, *pieces: bytes) -> list[bytes]:
+    """Send a request, and then more in pieces; returns all answers."""
+    with wire.connected(meter.url) as connection:
+        connection.send(REQUEST.replace(b"KEY", key.encode()))
+        connection.read_until(DOCUMENT)
+        for piece in pieces:
+            connection.send(piece.replace(b"KEY", key.encode()))
+            # So that the pieces come one by one, each is followed by a look at another connection.
+            assert ready(meter)
+        end = wire.request("GET", "/health/live")
+        connection.send(end)
+        return connection.read_to_end().split(b"HTTP/1.1 200 OK\r\n")[1:]
+
+
+def ready(meter: Meter) -> bool:
+    """Say whether the server answers."""
+    return wire.exchange(meter.url, wire.request("GET", "/health/live")).status == httpx.codes.OK
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_the_next_request_may_come_cut(cut: int, upstream: FakeUpstream, meter: Meter, key: str) -> None:
+    """Wherever the bytes of a head that is known, and of its body, are cut, the request is the same."""
+    upstream.answer(*[[response(DOCUMENT)]] * 2)
+    text = NEXT.replace(b"KEY", key.encode())
+    at = cut if cut < HEAD_BYTES - 20 else cut + len(key) - 3
+
+    answers = exchange(meter, key, text[:at], text[at:])
+
+    assert [DOCUMENT in answer for answer in answers] == [True, True, False]
+    assert [request.body for request in upstream.received] == [BODY, LONGER]
+
+
+def test_requests_may_follow_without_waiting(upstream: FakeUpstream, meter: Meter, key: str) -> None:
+    """What comes behind a request whose head is known is the next one, and is answered after it."""
+    upstream.answer(*[[response(DOCUMENT)]] * 4)
+
+    answers = exchange(meter, key, NEXT + REQUEST + NEXT)
+
+    assert [DOCUMENT in answer for answer in answers] == [True] * 4 + [False]
+    assert [request.body for request in upstream.received] == [BODY, LONGER, BODY, LONGER]
+
+
+def test_what_follows_a_known_head_is_looked_at(upstream: FakeUpstream, meter: Meter, key: str) -> None:
+    """A second length, or anything else that is new in a head, makes it another head."""
+    upstream.answer([response(DOCUMENT)])
+    twice = NEXT.replace(b"Content-Length", b"Content-Length: 1\r\nContent-Length")
+
+    answers = exchange(meter, key, twice)
+
+    assert [DOCUMENT in answer for answer in answers] == [True]
+    assert len(upstream.received) == 1
