@@ -9,7 +9,8 @@ from rich.table import Table
 from meter.core.model_names import OWN
 from meter.core.money import format_usd_per_mtok, format_usd_per_request
 from meter.core.price_amounts import show_hours
-from meter.core.prices import BEGINNING, KINDS, Price, Rates
+from meter.core.prices import BEGINNING, Price, Rates
+from meter.core.tariffs import KINDS
 
 UNIT = "USD per million tokens"
 _LABELS = {

@@ -15,7 +15,8 @@ from meter.cli.reprice import reprice
 from meter.core.period import parse_instant
 from meter.core.price_amounts import REQUEST_FIELD, SUFFIX, AmountError, NewPrice
 from meter.core.price_listing import Asked, Listing
-from meter.core.prices import KINDS, Price
+from meter.core.prices import Price
+from meter.core.tariffs import KINDS
 
 # The fields of a price, and the options that are not named after them.
 _FIELDS = {

@@ -21,10 +21,10 @@ from meter.core.prices import (
     Price,
     PriceBook,
     Quote,
-    quantities,
     quote,
     tier_of,
 )
+from meter.core.tariffs import quantities
 
 TOKENS_PER_MILLION = 10**6
 

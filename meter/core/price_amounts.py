@@ -16,7 +16,8 @@ from meter.core.money import (
     parse_usd_per_mtok,
     parse_usd_per_request,
 )
-from meter.core.prices import KINDS, REQUEST, Hours, LongContext, Price, Rates, tier_of
+from meter.core.prices import REQUEST, Hours, LongContext, Price, Rates, tier_of
+from meter.core.tariffs import KINDS
 
 SUFFIX = "_usd_per_mtok"
 REQUEST_FIELD = "request_usd"

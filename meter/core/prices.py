@@ -1,17 +1,7 @@
 """Prices: dated versions of what a token costs, and what an event comes to.
 
-A cost is a sum of whole numbers: tokens of each kind times picodollars a token, which are microdollars a
-million tokens. Kinds are disjoint, so that nothing is charged twice:
-
-    prompt          what was neither read from a cache, nor written to one, nor audio
-    cached          read from a cache; without a price of its own it costs what the prompt costs
-    cache_write     written to a cache for minutes
-    cache_write_1h  written to a cache for an hour
-    input_audio     audio of the prompt that was not cached
-    completion      everything that was generated, reasoning too, but for audio
-    output_audio    audio that was generated
-
-Any other kind that was used and has no price leaves the whole event without one: unknown is not free.
+What tokens cost by their kind is in `meter.core.tariffs`. Any kind that was used and has no price leaves the
+whole event without one: unknown is not free.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,17 +13,8 @@ import msgspec
 from meter.core.events import UsageEvent, UsageSource
 from meter.core.model_names import Place, places
 from meter.core.money import Picodollars
-from meter.core.usage import TokenUsage
+from meter.core.tariffs import KINDS, Counts, Tariff, quantities, tariff_for
 
-KINDS = (
-    "prompt",
-    "cached",
-    "cache_write",
-    "cache_write_1h",
-    "input_audio",
-    "completion",
-    "output_audio",
-)
 REQUEST = "request"
 # What providers call the tier that a request gets without asking for one.
 STANDARD_TIERS = frozenset({"", "auto", "default", "standard", "on_demand"})
@@ -167,37 +148,29 @@ class Found(NamedTuple):
     """Whether the tier has no price, so that the standard one stands in for it."""
 
 
-def quantities(usage: TokenUsage) -> tuple[tuple[str, int], ...]:
-    """Split a usage into disjoint kinds, in the order of `KINDS`."""
-    uncached = usage.uncached_tokens
-    input_audio = min(usage.input_audio_tokens, uncached)
-    counts = (
-        uncached - input_audio,
-        usage.cached_tokens,
-        usage.cache_write_tokens - usage.cache_write_1h_tokens,
-        usage.cache_write_1h_tokens,
-        input_audio,
-        usage.completion_tokens - usage.output_audio_tokens,
-        usage.output_audio_tokens,
+def _tariffs(price: Price) -> tuple[Tariff, ...]:
+    """Return a price's rates, those for the longest prompts first."""
+    longer = [(long.above_tokens, long.rates) for long in price.long_context]
+    return tuple(
+        Tariff(above_tokens, tuple(map(rates.of, KINDS)), rates.request)
+        for above_tokens, rates in reversed([(-1, price.rates), *longer])
     )
-    return tuple(zip(KINDS, counts, strict=True))
 
 
-def quote(price: Price, usage: TokenUsage) -> Quote:
+def quote(price: Price, usage: Counts) -> Quote:
     """Work out what a usage costs, summand by summand."""
-    rates = price.rates_for(usage.prompt_tokens)
+    tariff = tariff_for(_tariffs(price), usage.prompt_tokens)
     items: list[LineItem] = []
     unpriced: list[str] = []
-    for kind, tokens in quantities(usage):
+    for (kind, tokens), rate in zip(quantities(usage), tariff.rates, strict=True):
         if not tokens:
             continue
-        rate = rates.of(kind)
         if rate is None:
             unpriced.append(kind)
         else:
             items.append(LineItem(kind, tokens, rate))
-    if rates.request:
-        items.append(LineItem(REQUEST, 1, rates.request))
+    if tariff.request:
+        items.append(LineItem(REQUEST, 1, tariff.request))
     return Quote(tuple(items), tuple(unpriced))
 
 
@@ -205,6 +178,19 @@ class _Tiers(NamedTuple):
     prices: tuple[Price, ...]
     since: datetime
     until: datetime
+
+
+class Held(NamedTuple):
+    """What a book found for a name, and from when until when it would find the same."""
+
+    since: datetime
+    until: datetime
+    found: Found | None
+    tariffs: tuple[Tariff, ...] = ()
+
+    def cost(self, usage: Counts) -> Picodollars | None:
+        """Work out what a usage costs at the price that was found."""
+        return tariff_for(self.tariffs, usage.prompt_tokens).cost(usage)
 
 
 class PriceBook:
@@ -219,19 +205,38 @@ class PriceBook:
             place = Place(price.catalog, price.upstream, price.model)
             self._versions.setdefault((place, price.service_tier), []).append(price)
             self._tiers.setdefault(place, set()).add(price.service_tier)
-        self._remembered: dict[tuple[str, str, str | None, str], tuple[tuple[Place, str], ...]] = {}
+        self._remembered: dict[tuple[str, str, str | None, str | None], Held] = {}
         self._tiers_remembered: dict[tuple[str, str], _Tiers] = {}
 
     def find(
         self, upstream: str, requested: str, served: str | None, service_tier: str | None, when: datetime
     ) -> Found | None:
         """Find the price that counts at an instant in UTC: of the model that answered, else of the other."""
+        return self.look_up(upstream, requested, served, service_tier, when).found
+
+    def look_up(
+        self, upstream: str, requested: str, served: str | None, service_tier: str | None, when: datetime
+    ) -> Held:
+        """Find the same, ready to work out costs, and remember it."""
+        name = (upstream, requested, served, service_tier)
+        held = self._remembered.get(name)
+        if held is None or not held.since <= when < held.until:
+            if len(self._remembered) >= NAMES_REMEMBERED_MAX:
+                self._remembered.clear()
+            held = self._remembered[name] = self._find(*name, when)
+        return held
+
+    def _find(
+        self, upstream: str, requested: str, served: str | None, service_tier: str | None, when: datetime
+    ) -> Held:
         tier = tier_of(service_tier)
-        for place, found_tier in self._where(upstream, requested, served, tier):
+        where = tuple(self._search(upstream, requested, served, tier))
+        span = _span([price for each in where for price in self._versions[each]], when)
+        for place, found_tier in where:
             for price in self._versions[place, found_tier]:
                 if price.holds(when):
-                    return Found(price, place, found_tier != tier)
-        return None
+                    return Held(*span, Found(price, place, found_tier != tier), _tariffs(price))
+        return Held(*span, None)
 
     def tiers(self, upstream: str, model: str, when: datetime) -> tuple[Price, ...]:
         """Return the prices of a requested model in every tier that has one, the standard one first."""
@@ -244,15 +249,12 @@ class PriceBook:
         return remembered.prices
 
     def _find_tiers(self, upstream: str, model: str, when: datetime) -> "_Tiers":
-        """Find the prices of every tier, and until when they hold: the next version, or the next minute."""
-        places = {place for place, _ in self._where(upstream, model, None, "")}
+        """Find the prices of every tier, and from when until when they hold."""
+        places = {place for place, _ in self._search(upstream, model, None, "")}
         versions = [
             price for place in places for tier in self._tiers[place] for price in self._versions[place, tier]
         ]
-        later = [price.effective_from for price in versions if price.effective_from > when]
-        if any(price.hours for price in versions):
-            later.append(when.replace(second=0, microsecond=0) + timedelta(minutes=1))
-        return _Tiers(self._tiers_at(upstream, model, when), when, min(later, default=END))
+        return _Tiers(self._tiers_at(upstream, model, when), *_span(versions, when))
 
     def _tiers_at(self, upstream: str, model: str, when: datetime) -> tuple[Price, ...]:
         found = self.find(upstream, model, None, None, when)
@@ -271,7 +273,7 @@ class PriceBook:
 
     def ever_priced(self, upstream: str, model: str) -> bool:
         """Say whether there is any version for a model, of whatever time."""
-        return bool(self._where(upstream, model, None, ""))
+        return any(True for _ in self._search(upstream, model, None, ""))
 
     def history(self, price: Price) -> tuple[Price, ...]:
         """Return all versions of what a price is about, the last one first."""
@@ -280,19 +282,8 @@ class PriceBook:
 
     @property
     def names_remembered(self) -> int:
-        """For how many names it remembers where their prices are."""
+        """For how many names it remembers what it found."""
         return len(self._remembered)
-
-    def _where(
-        self, upstream: str, requested: str, served: str | None, tier: str
-    ) -> tuple[tuple[Place, str], ...]:
-        name = (upstream, requested, served, tier)
-        found = self._remembered.get(name)
-        if found is None:
-            if len(self._remembered) >= NAMES_REMEMBERED_MAX:
-                self._remembered.clear()
-            found = self._remembered[name] = tuple(self._search(*name))
-        return found
 
     def _search(
         self, upstream: str, requested: str, served: str | None, tier: str
@@ -311,17 +302,32 @@ def rate(event: UsageEvent, book: PriceBook) -> UsageEvent:
     if event.usage_source is UsageSource.NONE:
         # Nothing was used, so there is nothing to pay for.
         return event
-    found = book.find(
+    held = book.look_up(
         event.upstream, event.model_requested, event.model_served, event.service_tier, event.started_at
     )
+    found = held.found
     if found is None:
         return _with_reservation(event)
     odd = (*event.anomalies, TIER_ASSUMED) if found.tier_assumed else event.anomalies
-    cost = quote(found.price, event.usage).cost
+    cost = held.cost(event)
     if cost is not None and cost > COST_MAX:
         cost, odd = None, (*odd, COST_IMPLAUSIBLE)
     rated = msgspec.structs.replace(event, cost=cost, price_id=found.price.id, anomalies=odd)
-    return _with_reservation(rated)
+    return rated if event.cost_bound is None else _with_reservation(rated)
+
+
+def _span(versions: Iterable[Price], when: datetime) -> tuple[datetime, datetime]:
+    """Say from when until when the same versions count as at an instant: to the next, or the next minute."""
+    since, until = BEGINNING, END
+    for price in versions:
+        if price.effective_from > when:
+            until = min(until, price.effective_from)
+        else:
+            since = max(since, price.effective_from)
+        if price.hours is not None:
+            minute = when.replace(second=0, microsecond=0)
+            since, until = max(since, minute), min(until, minute + timedelta(minutes=1))
+    return since, until
 
 
 def _with_reservation(event: UsageEvent) -> UsageEvent:

@@ -97,8 +97,7 @@ class TokenUsage(msgspec.Struct, frozen=True):
     @property
     def uncached_tokens(self) -> int:
         """What of the prompt was neither read from nor written to a cache."""
-        written = 0 if _write_overlaps(self) else self.cache_write_tokens
-        return self.prompt_tokens - self.cached_tokens - written
+        return uncached(self.prompt_tokens, self.cached_tokens, self.cache_write_tokens)
 
 
 class ReportedUsage(msgspec.Struct, frozen=True):
@@ -284,6 +283,13 @@ def _clamped(usage: TokenUsage) -> tuple[TokenUsage, _Flags]:
         (_write_overlaps(clamped), "cache_write_overlaps_read"),
     )
     return clamped, tuple(flag for condition, flag in odd if condition)
+
+
+def uncached(prompt_tokens: int, cached_tokens: int, cache_write_tokens: int) -> int:
+    """Return what of a prompt was neither read from nor written to a cache."""
+    rest = prompt_tokens - cached_tokens - cache_write_tokens
+    # Below 0 where what was written must be, in part, what was read: see `_write_overlaps`.
+    return rest if rest >= 0 else prompt_tokens - cached_tokens
 
 
 def _write_overlaps(usage: TokenUsage) -> bool:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from meter.core.focus import Charge, check
-from meter.core.prices import KINDS, Price
+from meter.core.prices import Price
 from meter.core.reports import Question
 from meter.core.spans import floor
+from meter.core.tariffs import KINDS
 from meter.store import retention
 from meter.store.database import Database
 from meter.store.prices import read_price

@@ -12,17 +12,16 @@ from hypothesis import strategies as st
 from meter.core.events import Outcome, UsageEvent, UsageSource
 from meter.core.money import parse_usd
 from meter.core.prices import (
-    KINDS,
     NAMES_REMEMBERED_MAX,
     Hours,
     LongContext,
     Price,
     PriceBook,
     Rates,
-    quantities,
     quote,
     rate,
 )
+from meter.core.tariffs import KINDS, quantities
 from meter.core.usage import ReportedUsage, TokenUsage, normalise
 
 # `make money` tries a hundred thousand.
@@ -77,26 +76,13 @@ rates = st.builds(
 )
 
 
-@given(reported)
-def test_kinds_are_disjoint(usage: ReportedUsage) -> None:
-    """Whatever was reported, no kind is negative, and they add up to the prompt and the completion."""
-    normalised, anomalies = normalise(usage, "model")
-
-    split = dict(quantities(normalised))
-
-    assert min(split.values()) >= 0
-    assert split["completion"] + split["output_audio"] == normalised.completion_tokens
-    prompt = sum(split.values()) - normalised.completion_tokens
-    overlap = "cache_write_overlaps_read" in anomalies
-    assert prompt == normalised.prompt_tokens + (normalised.cache_write_tokens if overlap else 0)
-
-
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(reported, rates)
 def test_costs_are_exact(usage: ReportedUsage, drawn: Rates) -> None:
     """The cost is the sum that fractions give, to the last digit, or unknown where a rate is."""
     normalised, _ = normalise(usage, "model")
-    found = quote(price(rates=drawn), normalised)
+    version = price(rates=drawn)
+    found = quote(version, normalised)
 
     exact, unknown = Fraction(drawn.request, 10**12), False
     for kind, tokens in quantities(normalised):
@@ -108,6 +94,8 @@ def test_costs_are_exact(usage: ReportedUsage, drawn: Rates) -> None:
             # USD a million tokens, times tokens.
             exact += Fraction(of_kind, 10**6) * Fraction(tokens, 10**6)
     assert found.cost == (None if unknown else exact * 10**12)
+    # The same without its summands, which is how events are rated.
+    assert PriceBook([version]).look_up("gateway", "model", None, None, T).cost(normalised) == found.cost
 
 
 @pytest.mark.parametrize(
@@ -121,7 +109,9 @@ def test_a_long_prompt_costs_more_as_a_whole(prompt_tokens: int, usd: str) -> No
         long_context=(LongContext(above_tokens=200_000, rates=Rates(prompt=mtok("6"))),),
     )
 
-    assert quote(tiered, TokenUsage(prompt_tokens, 0)).cost == parse_usd(usd)
+    used = TokenUsage(prompt_tokens, 0)
+    assert quote(tiered, used).cost == parse_usd(usd)
+    assert PriceBook([tiered]).look_up("gateway", "model", None, None, T).cost(used) == parse_usd(usd)
 
 
 def test_the_longest_context_that_is_passed_counts() -> None:
@@ -180,6 +170,35 @@ def test_versions_by_date() -> None:
 
     assert (before.price_id, before.cost) == (1, parse_usd("3"))
     assert (after.price_id, after.cost) == (2, 10**6)
+
+
+@given(
+    st.lists(st.tuples(st.integers(-3, 3), st.sampled_from(["", "flex"]), st.booleans()), max_size=6),
+    st.lists(st.tuples(st.integers(-4 * 60_000, 4 * 60_000), st.sampled_from(["flex", None])), min_size=1),
+)
+def test_what_is_remembered_is_what_would_be_found(
+    versions: list[tuple[int, str, bool]], asked: list[tuple[int, str | None]]
+) -> None:
+    """In whatever order instants come, to the millisecond, a book finds what a new one would."""
+    minute = T.hour * 60 + T.minute
+    prices = [
+        price(
+            number,
+            effective_from=T + timedelta(minutes=at),
+            service_tier=tier,
+            hours=Hours(start_minute=minute, end_minute=minute + 2) if hours else None,
+        )
+        for number, (at, tier, hours) in enumerate(versions, 1)
+    ]
+    book = PriceBook(prices)
+
+    for milliseconds, tier in asked:
+        when = T + timedelta(milliseconds=milliseconds)
+        for each in (when, when + timedelta(milliseconds=1)):
+            fresh = PriceBook(prices)
+            question = ("gateway", "model", None, tier, each)
+            assert book.find(*question) == fresh.find(*question)
+            assert book.tiers("gateway", "model", each) == fresh.tiers("gateway", "model", each)
 
 
 def test_the_later_of_two_versions_for_one_instant_counts() -> None:
