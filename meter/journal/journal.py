@@ -113,7 +113,7 @@ class Journal:
 
     def admits(self) -> bool:
         """Say whether a new attempt may begin."""
-        return self.usable and self.fullness < 1
+        return not self._failing and self._bytes < self._bytes_max
 
     def intent(self, attempt: Attempt) -> None:
         """Write that an attempt is about to begin; raises `OSError` where that cannot be written."""
@@ -171,15 +171,15 @@ class Journal:
         """Write one frame, in a new segment if this one is full or takes no more."""
         if self.position.offset >= self._segment_bytes_max:
             self._retire()
-        return self._write_somewhere(framed) or self._write_somewhere(framed)
+        return self._write_to_file(framed) or self._write_to_file(framed)
 
-    def _write_somewhere(self, framed: bytes) -> bool:
+    def _write_to_file(self, framed: bytes) -> bool:
         """Write one frame to the current file, or to a new one where there is none."""
         if self._descriptor is None:
             self._begin_segment()
-        return self._descriptor is not None and self._write_to(self._descriptor, framed)
-
-    def _write_to(self, descriptor: int, framed: bytes) -> bool:
+        descriptor = self._descriptor
+        if descriptor is None:
+            return False
         try:
             taken = self._storage.write(descriptor, framed)
         except OSError as fault:
@@ -197,7 +197,10 @@ class Journal:
         self._bytes += taken
         self._number += 1
         if self._syncer is not None:
-            self._keep_unsynced(_Written(self._number, framed, descriptor), self._syncer)
+            self._unsynced.append(_Written(self._number, framed, descriptor))
+            self._unsynced_bytes += taken
+            if self._unsynced_bytes > UNSYNCED_BYTES_MAX:
+                self._request_sync(self._syncer)
         return True
 
     def _mend(self, descriptor: int) -> None:
@@ -207,12 +210,6 @@ class Journal:
         except OSError as fault:
             log.warning("segment %d ends with a part of a record: %s", self.position.segment, fault)
         self._retire()
-
-    def _keep_unsynced(self, written: _Written, syncer: Syncer) -> None:
-        self._unsynced.append(written)
-        self._unsynced_bytes += len(written.frame)
-        if self._unsynced_bytes > UNSYNCED_BYTES_MAX:
-            self._request_sync(syncer)
 
     def _request_sync(self, syncer: Syncer) -> None:
         """Ask for a sync at the end of this turn of the loop, for all that is written in it."""

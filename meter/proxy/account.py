@@ -35,18 +35,15 @@ class Accounting(NamedTuple):
 class Account:
     """One attempt's."""
 
-    __slots__ = ("_accounting", "_admitted", "_grant", "attempt")
+    __slots__ = ("_accounting", "_admitted", "_grant", "attempt", "count_tokens", "timed")
 
     def __init__(self, accounting: Accounting, admitted: Admitted, grant: Grant) -> None:
         self._accounting = accounting
         self._admitted = admitted
         self._grant = grant
         self.attempt = admitted.attempt
-
-    @property
-    def count_tokens(self) -> CountTokens:
-        """How the tokens of a text are counted."""
-        return self._accounting.count_tokens
+        self.count_tokens = accounting.count_tokens
+        self.timed = accounting.timed
 
     def begin(self) -> None:
         """Take note of the attempt before it begins; raises `MeteringUnavailable`."""
@@ -63,10 +60,6 @@ class Account:
         safe = self._accounting.settle(booked, self._grant)
         self._admitted.settled(booked)
         return safe
-
-    def timed(self, added_seconds: float, first_token_seconds: float | None) -> None:
-        """Count the seconds that meter added, and those to the first token of a stream."""
-        self._accounting.timed(added_seconds, first_token_seconds)
 
     def refused(self, refusal: MeterError) -> None:
         """Count a refusal that came in the place of an answer."""

@@ -18,6 +18,8 @@ from meter.proxy.incoming import Incoming, Timeouts
 # What may come without bringing the body on: headers, informational responses, trailers, chunk extensions.
 OVERHEAD_BYTES_MAX = 102_400
 KEPT_SECONDS_MAX = 30.0
+# Head and body go by one write up to here.
+JOINED_BYTES_MAX = 64 * 1024
 # A server that says how long it keeps a connection is believed, but for the way of a request to it.
 KEPT_MARGIN_SECONDS = 1.0
 
@@ -87,12 +89,17 @@ class Connection(asyncio.Protocol):
         self._deadline = None
         return self._response
 
-    def write(self, *parts: bytes) -> None:
+    def write(self, part: bytes) -> None:
         """Send a part of a request."""
-        if len(parts) == 1:
-            self._transport.write(parts[0])
+        self._transport.write(part)
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Send a whole request; small ones go by one write, and larger ones are not copied."""
+        if len(body) <= JOINED_BYTES_MAX:
+            self._transport.write(head + body)
         else:
-            self._transport.writelines(parts)
+            self._transport.writelines((head, body))
+        self._sent_whole = True
 
     def sent(self) -> None:
         """Say that the request has been written to its end."""
@@ -112,7 +119,11 @@ class Connection(asyncio.Protocol):
 
     def expect(self, response: Incoming, seconds: float | None) -> None:
         """End a response with a time-out, unless something comes; `None` is any time."""
-        if self._response is response:
+        if self._response is not response:
+            return
+        if seconds is None:
+            self._deadline = None
+        else:
             self._set_deadline(seconds)
 
     def read_on(self, response: Incoming) -> None:
@@ -163,7 +174,7 @@ class Connection(asyncio.Protocol):
         """End a body that has no other end; over TLS this is called only where the end is authentic."""
         response = self._response
         if response is not None and response.begun and response.until_close:
-            response.complete = True
+            response.finish()
             self._end()
             response.wake()
 
@@ -231,7 +242,7 @@ class Connection(asyncio.Protocol):
         response.until_close = not (self._encodings or self._has_length or status in _WITHOUT_BODY)
         if response.without_body:
             # The parser does not know what was asked, and would wait for a body.
-            response.complete = True
+            response.finish()
             self._keeps_alive = False
 
     def on_message_complete(self) -> None:
@@ -240,7 +251,7 @@ class Connection(asyncio.Protocol):
         if response is None or response.complete:
             return
         if response.begun:
-            response.complete = True
+            response.finish()
             self._keeps_alive = self._parser.should_keep_alive()
         else:
             # It was informational.
@@ -294,10 +305,7 @@ class Connection(asyncio.Protocol):
             self._reading_paused = True
             self._transport.pause_reading()
 
-    def _set_deadline(self, seconds: float | None) -> None:
-        if seconds is None:
-            self._deadline = None
-            return
+    def _set_deadline(self, seconds: float) -> None:
         self._deadline = self._loop.time() + seconds
         # A timer that rings too early looks again: there is one in minutes rather than one for every read.
         if self._timer is None or self._timer.when() > self._deadline:

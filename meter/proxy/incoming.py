@@ -47,6 +47,9 @@ class Incoming(httpx.AsyncByteStream):
         self.begun = False
         """Whether the final status and all headers are here."""
         self.complete = False
+        """Whether the last byte of the body has come."""
+        self.over = False
+        """Whether all of the body has been read."""
         self.received = 0
         """How many bytes of the body have come."""
         self.until_close = False
@@ -72,11 +75,6 @@ class Incoming(httpx.AsyncByteStream):
         return self.complete and self._buffered <= CHUNK_BYTES_MAX
 
     @property
-    def over(self) -> bool:
-        """Whether all of the body has been read."""
-        return self.complete and not self._pieces
-
-    @property
     def too_full(self) -> bool:
         """Whether more waits to be read than should."""
         return self._buffered > BUFFERED_BYTES_MAX
@@ -86,6 +84,13 @@ class Incoming(httpx.AsyncByteStream):
         self._pieces.append(piece)
         self._buffered += len(piece)
         self.received += len(piece)
+        # The parser has said that a body is complete before its last piece comes here.
+        self.over = False
+
+    def finish(self) -> None:
+        """Take note that the last byte of the body has come."""
+        self.complete = True
+        self.over = not self._pieces
 
     def fail(self, fault: httpx.TransportError) -> None:
         """End it with a fault, which is raised behind what has come."""
@@ -149,6 +154,7 @@ class Incoming(httpx.AsyncByteStream):
             pieces.clear()
         else:
             chunk = self._take_some()
+        self.over = self.complete and not pieces
         before, self._buffered = self._buffered, self._buffered - len(chunk)
         if before > BUFFERED_BYTES_MAX // 2 >= self._buffered:
             self._source.read_on(self)

@@ -47,7 +47,7 @@ class Load:
 
     def take(self, size: int) -> None:
         """Hold so many bytes more, or raise `Overloaded`."""
-        if self.held_bytes + size > self._bytes_max:
+        if self.body_bytes + size + self._stalled() * STALLED_BYTES > self._bytes_max:
             raise Overloaded("This server holds as much of requests and answers as it may; try again soon.")
         self.body_bytes += size
 
@@ -82,6 +82,7 @@ class Arrival(Hold):
     def release(self) -> None:
         """Give everything back; doing it again does nothing."""
         if self._under_way:
-            self.forget()
             self._under_way = False
             self._load.requests -= 1
+            self._load.body_bytes -= self._bytes
+            self._bytes = 0

@@ -19,8 +19,6 @@ from meter.proxy.incoming import Incoming, Timeouts
 from meter.proxy.pool import Pool
 
 KEPT_MAX = 1000
-# Head and body go by one write up to here; larger bodies are not copied.
-JOINED_BYTES_MAX = 64 * 1024
 
 _PORTS = {b"http": 80, b"https": 443}
 
@@ -54,7 +52,7 @@ class Transport(httpx.AsyncBaseTransport):
         response = connection.begin(timeouts, without_body=request.method == "HEAD")
         try:
             if body is not None:
-                _send(connection, head, body)
+                connection.send(head, body)
             else:
                 await _send_pieces(connection, response, head, request.stream, announced)
             await response.head()
@@ -71,7 +69,7 @@ class Transport(httpx.AsyncBaseTransport):
         connection = self.pool.take_kept(origin) or await self._take(origin, timeouts)
         response = connection.begin(timeouts, without_body=False)
         try:
-            _send(connection, head, body)
+            connection.send(head, body)
             await response.head()
         except BaseException:
             connection.abandon(response)
@@ -130,14 +128,6 @@ def _whole_body(stream: object, announced: int) -> bytes | None:
     body = b"".join(stream)
     _check_length(len(body), announced)
     return body
-
-
-def _send(connection: Connection, head: bytes, body: bytes) -> None:
-    if len(body) <= JOINED_BYTES_MAX:
-        connection.write(head + body)
-    else:
-        connection.write(head, body)
-    connection.sent()
 
 
 async def _send_pieces(

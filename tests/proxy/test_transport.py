@@ -14,9 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from meter.proxy.connection import OVERHEAD_BYTES_MAX, Connection, Origin
+from meter.proxy.connection import JOINED_BYTES_MAX, OVERHEAD_BYTES_MAX, Connection, Origin
 from meter.proxy.incoming import BUFFERED_BYTES_MAX, CHUNK_BYTES_MAX
-from meter.proxy.transport import JOINED_BYTES_MAX
 from tests import server
 from tests.fake_upstream import Cut, FakeUpstream, Gate, Step, chunk
 from tests.transports import OURS, STOCK, Got, ask, asking, opened, ours, own_upstream, run  # noqa: F401 (a fixture)
