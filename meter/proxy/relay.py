@@ -182,7 +182,7 @@ class Relay:
         facts = read_request(body)
         upstream = self._upstream(facts.model)
         asks = facts.stream and self._mode(grant, upstream) == ENSURE
-        sent = include_usage(body) if asks else body
+        sent = include_usage(body, facts.document) if asks else body
         errand = Errand(upstream, order, sent, identity=sent is not body)
         candidate = Candidate(self._planned(order, upstream, facts), grant, facts)
         admitted = await self.admission.admit(candidate)
