@@ -109,8 +109,9 @@ def test_observe_touches_nothing(provider: str, upstream: FakeUpstream, observin
     assert found.completion_tokens >= len(WORDS)
 
 
-def test_a_key_may_be_metered_differently(upstream: FakeUpstream, meter: Meter, key: str) -> None:
+def test_a_key_may_be_metered_differently(upstream: FakeUpstream, meter: Meter) -> None:
     """A key's own mode wins over the settings."""
+    key = meter.new_key()
     upstream.answer(answering(openai))
     changed = meter.run("keys", "set", key, "--stream-usage", "observe")
     body = wire.chat(stream=True)
