@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from operator import add
 from typing import NamedTuple, cast
 
 import msgspec
 
 from meter.core.events import UsageEvent
 from meter.core.money import Picodollars, format_usd, parse_usd
-from meter.core.period import Unit, bucket, period_of, zone
+from meter.core.period import BUCKET, Unit, bucket, period_of, zone
 
 TOTAL = "total"
 PERIODS = ("hour", "day", "week", "month", TOTAL)
@@ -142,28 +143,40 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 def charged(event: UsageEvent) -> Amounts:
     """Return what an entry of the ledger counts for; a correction is no request, and may be negative."""
-    return Amounts(event.cost or 0, event.total_tokens, 0 if event.corrects_id else 1)
+    tokens = event.prompt_tokens + event.completion_tokens
+    return Amounts(event.cost or 0, tokens, 0 if event.corrects_id else 1)
 
 
 def spent_by_window(budgets: Iterable[Budget], events: Iterable[UsageEvent]) -> dict[tuple[str, Span], int]:
     """Add up what events have spent, by budget and window; both are told by when and for whom it started."""
     found: dict[tuple[str, Span], int] = {}
-    # Many events of a batch are for the same windows, and calendars take their time.
+    # Many requesters of a batch are under the same budgets, and calendars take their time.
     applying: dict[tuple[str, str, str], list[Budget]] = {}
-    spans: dict[tuple[str, datetime], Span] = {}
+    spans: dict[tuple[str, str, datetime], Span] = {}
     listed = list(budgets)
-    for event in events if listed else ():
-        amounts = charged(event)
-        requester = (event.team_id, event.key_id, event.model_requested)
+    for (requester, quarter), amounts in _charged_by(events).items() if listed else ():
         if requester not in applying:
             applying[requester] = [budget for budget in listed if budget.applies(*requester)]
-        quarter = bucket(event.started_at)
         for budget in applying[requester]:
-            held = (budget.id, quarter)
-            if held not in spans:
-                spans[held] = budget.span(quarter)
-            window = (budget.id, spans[held])
+            calendar = (budget.period, budget.tz, quarter)
+            if calendar not in spans:
+                spans[calendar] = budget.span(quarter)
+            window = (budget.id, spans[calendar])
             found[window] = found.get(window, 0) + amounts.of(budget.measure)
+    return found
+
+
+def _charged_by(events: Iterable[UsageEvent]) -> dict[tuple[tuple[str, str, str], datetime], Amounts]:
+    """Add up what entries count for, by team, key and requested model, and by the quarter of their start."""
+    found: dict[tuple[tuple[str, str, str], datetime], Amounts] = {}
+    start = end = BEGINNING
+    for event in events:
+        if not start <= event.started_at < end:
+            start = bucket(event.started_at)
+            end = start + BUCKET
+        group = ((event.team_id, event.key_id, event.model_requested), start)
+        more, before = charged(event), found.get(group)
+        found[group] = more if before is None else Amounts(*map(add, before, more))
     return found
 
 

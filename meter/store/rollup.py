@@ -6,14 +6,16 @@ thousand lines of quarter hours, which take a database seconds to add up.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from meter.core.rollup import AMOUNTS, COUNTS, TALLIES, LineKey, Sums, coarser
 from meter.core.spans import GRAINS
-from meter.store.sqlite import time_text
+from meter.store.sqlite import insert_rows, time_text
 from meter.store.tables import ROLLUP, usage_15m
 
 # SQLite's SUM overflows past 2**63, which is 9.2 million USD: amounts are summed in two parts.
@@ -45,26 +47,32 @@ def add(connection: sa.Connection, lines: Mapping[LineKey, Sums]) -> None:
 
 
 def _add_to_sqlite(connection: sa.Connection, table: sa.Table, rows: list[_Row]) -> None:
-    places = ", ".join("?" for _ in table.columns)
     written = [(time_text(bucket), *rest) for bucket, *rest in rows]
-    connection.exec_driver_sql(_upsert(table, f"VALUES ({places})"), written)
+    insert_rows(connection, _INTO[table.name], written, _ADDED[table.name])
 
 
 def _add_to_postgresql(connection: sa.Connection, table: sa.Table, rows: list[_Row]) -> None:
     """Send a column at a time: a statement for each line would take several times as long."""
-    dialect = connection.dialect
-    arrays = ", ".join(f"%s::{column.type.compile(dialect)}[]" for column in table.columns)
     columns = tuple(list(values) for values in zip(*rows, strict=True))
-    connection.exec_driver_sql(_upsert(table, f"SELECT * FROM unnest({arrays})"), columns)  # noqa: S608 (types of ours)
+    connection.exec_driver_sql(_UNNESTED[table.name], columns)
 
 
-def _upsert(table: sa.Table, source: str) -> str:
-    names = table.columns.keys()
-    added = ", ".join(
-        f"{name} = {table.name}.{name} + excluded.{name}" for name in names if name not in _LINE_KEY
-    )
-    key = ", ".join(_LINE_KEY)
-    return f"INSERT INTO {table.name} ({', '.join(names)}) {source} ON CONFLICT ({key}) DO UPDATE SET {added}"
+def _added(table: sa.Table) -> str:
+    names = [column.name for column in table.columns if column.name not in _LINE_KEY]
+    sums = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in names)
+    return f"ON CONFLICT ({', '.join(_LINE_KEY)}) DO UPDATE SET {sums}"
+
+
+def _unnested(table: sa.Table) -> str:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    arrays = ", ".join(f"%s::{column.type.compile(dialect)}[]" for column in table.columns)
+    return f"INSERT INTO {_INTO[table.name]} SELECT * FROM unnest({arrays}) {_ADDED[table.name]}"  # noqa: S608 (types of ours)
+
+
+# Every batch asks these, so that they are written once.
+_INTO = {table.name: f"{table.name} ({', '.join(table.columns.keys())})" for table in ROLLUP.values()}
+_ADDED = {table.name: _added(table) for table in ROLLUP.values()}
+_UNNESTED = {table.name: _unnested(table) for table in ROLLUP.values()}
 
 
 def mismatches(
@@ -120,7 +128,7 @@ def _row(table: sa.Table, key: LineKey, line: Sums) -> _Row:
     """Return the values of a table's columns, in their order."""
     if table is usage_15m:
         return (*_key_of(key), *_counts_of(line))
-    parts = (part for amount in _amounts_of(line) for part in divmod(amount, PART))
+    parts = chain.from_iterable([divmod(amount, PART) for amount in _amounts_of(line)])
     return (*_key_of(key), *_tallies_of(line), *parts)
 
 

@@ -9,9 +9,11 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,12 @@ from meter.store.purpose import Purpose
 from meter.store.tables import dump_json, in_utc
 
 BUSY_TIMEOUT_SECONDS = 5.0
+_OFFSET_CHARACTERS = len("+00:00")
 # How many steps SQLite takes between two looks at the time.
 STEPS_BETWEEN_LOOKS = 10_000
+# How many rows go into a statement, so that few statements do for any number of them, and stay prepared.
+# SQLite takes 32,766 values at least.
+ROWS_PER_STEP = (64, 8, 1)
 
 
 def engine(url: sa.URL, purpose: Purpose) -> sa.Engine:
@@ -53,7 +59,30 @@ def identity(database: Path) -> tuple[int, int] | None:
 
 def time_text(instant: datetime) -> str:
     """Write an instant as SQLAlchemy does, in a fraction of its time; raises `ValueError` for naive ones."""
-    return in_utc(instant).isoformat(" ", "microseconds").removesuffix("+00:00")
+    return in_utc(instant).isoformat(" ", "microseconds")[:-_OFFSET_CHARACTERS]
+
+
+def insert_rows(
+    connection: sa.Connection, into: str, rows: Sequence[tuple[object, ...]], otherwise: str = ""
+) -> None:
+    """Insert rows `into` a table and its columns; `otherwise` is what ON CONFLICT does.
+
+    Many at a step: the driver gives the interpreter away for each one, and must wait to get it back.
+    """
+    at = 0
+    for size in ROWS_PER_STEP:
+        end = at + (len(rows) - at) // size * size
+        if at < end:
+            places = _places(len(rows[0]), size)
+            steps = [tuple(chain.from_iterable(rows[each : each + size])) for each in range(at, end, size)]
+            connection.exec_driver_sql(f"INSERT INTO {into} VALUES {places} {otherwise}", steps)  # noqa: S608 (names of ours)
+        at = end
+
+
+@cache
+def _places(columns: int, rows: int) -> str:
+    row = ", ".join("?" * columns)
+    return ", ".join([f"({row})"] * rows)
 
 
 @contextmanager

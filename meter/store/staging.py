@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from meter.core.events import UsageEvent
 from meter.store.database import RowRefused
-from meter.store.sqlite import time_text
+from meter.store.sqlite import insert_rows, time_text
 from meter.store.tables import UtcDateTime, dump_json, in_utc, usage_events
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _MOVE = (
 )
 
 _values = attrgetter(*_FIELDS)
+_LISTS = [at for at, name in enumerate(NAMES) if isinstance(usage_events.c[name].type, sa.JSON)]
 _key = itemgetter(_FIELDS.index("event_id"), _FIELDS.index("started_at"))
 
 _Rows = list[tuple[object, ...]]
@@ -63,8 +64,11 @@ def rows(dialect: sa.Dialect, events: Sequence[UsageEvent], posted_at: datetime)
     for event in events:
         row = [*_values(event), posted]
         try:
+            for at in _LISTS:
+                row[at] = dump_json(row[at]) if row[at] else "[]"
             for at, convert in converters:
-                row[at] = convert(row[at])
+                if row[at] is not None:
+                    row[at] = convert(row[at])
         except (ValueError, TypeError) as error:
             raise RowRefused(f"{NAMES[at]} of event {event.event_id}: {error}") from error
         converted.append(tuple(row))
@@ -82,8 +86,7 @@ def _insert_missing(connection: sa.Connection, converted: _Rows) -> list[str]:
 
 def _fill(connection: sa.Connection, table: str, converted: _Rows) -> None:
     if connection.dialect.name == "sqlite":
-        places = ", ".join("?" for _ in NAMES)
-        connection.exec_driver_sql(f"INSERT INTO {table} ({_COLUMNS}) VALUES ({places})", converted)  # noqa: S608 (names of ours)
+        insert_rows(connection, f"{table} ({_COLUMNS})", converted)
         return
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({_COLUMNS}) FROM STDIN") as copy:
@@ -99,24 +102,14 @@ def _converters(dialect: sa.Dialect) -> list[tuple[int, _Convert]]:
 
 def _converter(dialect: sa.Dialect, kind: sa.types.TypeEngine[Any]) -> _Convert | None:
     is_sqlite = dialect.name == "sqlite"
-    if isinstance(kind, sa.JSON):
-        return _json
     if isinstance(kind, UtcDateTime):
-        return _sqlite_time if is_sqlite else _postgresql_time
+        return time_text if is_sqlite else _postgresql_time
     return _sqlite_uuid if is_sqlite and isinstance(kind, sa.Uuid) else None
 
 
-def _json(value: object) -> str:
-    return dump_json(value) if value else "[]"
+def _postgresql_time(value: datetime) -> str:
+    return in_utc(value).isoformat(" ")
 
 
-def _sqlite_time(value: datetime | None) -> str | None:
-    return None if value is None else time_text(value)
-
-
-def _postgresql_time(value: datetime | None) -> str | None:
-    return None if value is None else in_utc(value).isoformat(" ")
-
-
-def _sqlite_uuid(value: str | None) -> str | None:
-    return None if value is None else value.replace("-", "")
+def _sqlite_uuid(value: str) -> str:
+    return value.replace("-", "")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from meter.core.alerts import Change
-from meter.core.budgets import Budget, Measure, Span, Standing, charged, spent_by_window
+from meter.core.budgets import Budget, Measure, Span, Standing, charged, place_of, spent_by_window
 from meter.core.events import UsageEvent
 from meter.store.database import Database
 from meter.store.locks import Lock, hold
@@ -197,16 +197,15 @@ def _take(
 
 def _used_of(events: Iterable[UsageEvent], measures: Mapping[int, Measure]) -> dict[int, int]:
     """Add up what was used of each allowance, for each event at most what it had reserved there."""
+    places = {number: place_of(measure) for number, measure in measures.items()}
     used: dict[int, int] = {}
     for event in events:
-        if not event.reserved:
-            continue
-        amounts = charged(event)
+        amounts = charged(event) if event.reserved else ()
         for reserved in event.reserved:
-            measure = measures.get(reserved.allowance)
-            if measure is not None:
-                part = max(0, min(amounts.of(measure), reserved.amount))
-                used[reserved.allowance] = used.get(reserved.allowance, 0) + part
+            number = reserved.allowance
+            # One that is gone has no place.
+            if number in places and (part := min(amounts[places[number]], reserved.amount)) > 0:
+                used[number] = used.get(number, 0) + part
     return used
 
 
