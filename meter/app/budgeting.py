@@ -69,10 +69,12 @@ class Teller:
     ) -> None:
         """Append events to the ledger, and tell what is held afterwards, and the turn."""
         with self._lock:
-            ledger.append(self._database, events, posted_at)
+            with self._database.write() as connection:
+                ledger.post(self._database, connection, events, posted_at)
+                shares = allowances.held_in(connection, self._holder)
             self._turn += 1
             # Within the turn, so that nobody learns of a later one before.
-            tell(allowances.held(self._database, self._holder), self._turn)
+            tell(shares, self._turn)
 
     def release(self, holder: str) -> None:
         """Free what a holder held whose journal has been shipped."""

@@ -106,13 +106,13 @@ def give_back(database: Database, holder: str, amounts: Mapping[int, int], now: 
         windows.lock(connection, [row.window_id for row in connection.execute(mine)])
         for row in connection.execute(mine.order_by(allowances.c.id).with_for_update()).all():
             _free(connection, row, min(amounts[row.id], row.amount))
-        return _held(connection, holder)
+        return held_in(connection, holder)
 
 
 def held(database: Database, holder: str) -> dict[int, Share]:
     """Return everything that a holder holds, by the ids of allowances."""
     with database.read() as connection:
-        return _held(connection, holder)
+        return held_in(connection, holder)
 
 
 def beat(database: Database, holder: str, now: datetime, *, holds: bool) -> Beat:
@@ -125,7 +125,7 @@ def beat(database: Database, holder: str, now: datetime, *, holds: bool) -> Beat
             _know(database, connection, holder, now)
             _forget_ended(connection, holder, now)
     with database.read() as connection:
-        return Beat(clock.now(connection, now), budgets.read(connection), _held(connection, holder))
+        return Beat(clock.now(connection, now), budgets.read(connection), held_in(connection, holder))
 
 
 def _know(database: Database, connection: sa.Connection, holder: str, now: datetime) -> None:
@@ -196,7 +196,8 @@ def _free(connection: sa.Connection, row: sa.Row[Any], amount: int) -> None:
         connection.execute(sa.update(allowances).where(allowances.c.id == row.id).values(change))
 
 
-def _held(connection: sa.Connection, holder: str) -> dict[int, Share]:
+def held_in(connection: sa.Connection, holder: str) -> dict[int, Share]:
+    """Return everything that a holder holds, in the transaction of whoever calls."""
     rows = connection.execute(_HELD, {"by": holder})
     return {row.id: Share(row.budget_id, row.start, row.id, row.amount, row.room) for row in rows}
 

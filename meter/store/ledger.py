@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from meter.core import months
 from meter.core.events import Outcome, Reserved, UsageEvent, UsageSource
 from meter.core.rollup import fold
-from meter.store import budgets, retention, rollup, staging, thresholds, windows
+from meter.store import budgets, charging, retention, rollup, staging, thresholds, windows
 from meter.store.database import Database
 from meter.store.months import closed
 from meter.store.tables import usage_events
@@ -44,7 +44,7 @@ def post(
     unique = {event.event_id: event for event in dated}
     fresh = staging.insert(connection, unique, posted_at)
     rollup.add(connection, fold(fresh))
-    changes = windows.charge(database, connection, budgets.read(connection), fresh, horizon)
+    changes = charging.charge(database, connection, budgets.read(connection), fresh, horizon)
     thresholds.raise_reached(database, connection, changes, posted_at)
     return fresh
 

@@ -1,19 +1,17 @@
-"""The windows of budgets: `spent` is the ledger's sum, folded in the transaction that appends events.
+"""The windows of budgets: `spent` is the ledger's sum, charged in the transaction that appends events.
 
 Whoever appends reads which budgets there are; whoever makes a budget reads what has been appended. So that
 neither misses the other, appending and making exclude each other by an advisory lock; on SQLite there is one
 writer at a time anyway.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from meter.core.alerts import Change
-from meter.core.budgets import Budget, Measure, Span, Standing, charged, place_of, spent_by_window
-from meter.core.events import UsageEvent
+from meter.core.budgets import Budget, Span, Standing
 from meter.store.database import Database
 from meter.store.locks import Lock, hold
 from meter.store.sums import spent_in, summable
@@ -32,27 +30,10 @@ _LOCKED = (
     .order_by(budget_windows.c.id)
     .with_for_update(of=budget_windows)
 )
-_HELD_IN = sa.select(allowances.c.id, allowances.c.window_id).where(
-    allowances.c.id.in_(sa.bindparam("ids", expanding=True))
-)
-_ALLOWANCES_LOCKED = (
-    sa.select(allowances)
-    .where(allowances.c.id.in_(sa.bindparam("ids", expanding=True)))
-    .order_by(allowances.c.id)
-    .with_for_update()
-)
-_CHANGE = (
+_RESERVE = (
     sa.update(budget_windows)
     .where(budget_windows.c.id == sa.bindparam("window"))
-    .values(
-        spent=budget_windows.c.spent + sa.bindparam("more_spent"),
-        reserved=budget_windows.c.reserved + sa.bindparam("more_reserved"),
-    )
-)
-_SHRINK = (
-    sa.update(allowances)
-    .where(allowances.c.id == sa.bindparam("allowance"))
-    .values(amount=allowances.c.amount - sa.bindparam("less"))
+    .values(reserved=budget_windows.c.reserved + sa.bindparam("more"))
 )
 
 
@@ -129,100 +110,9 @@ def _make(database: Database, connection: sa.Connection, budget: Budget, span: S
     return Made(made, is_new=True)
 
 
-def charge(
-    database: Database,
-    connection: sa.Connection,
-    known: Sequence[Budget],
-    events: Sequence[UsageEvent],
-    horizon: datetime | None = None,
-) -> list[Change]:
-    """Add what entries have cost to the windows that they fall into, and take it out of what was reserved.
-
-    The entries are in the ledger already, in this transaction, which shares appending. Returns what changed.
-    A window that ended before the ledger's horizon stays as it is: nobody can sum it anew.
-    """
-    added = {
-        key: amount
-        for key, amount in spent_by_window(known, events).items()
-        if horizon is None or key[1].end is None or key[1].end > horizon
-    }
-    held = {part.allowance for event in events for part in event.reserved}
-    if not added and not held:
-        return []
-    by_id = {budget.id: budget for budget in known}
-    made = make(database, connection, {key: by_id[key[0]] for key in added})
-    of_allowance = _windows_of(connection, held)
-    rows = lock(connection, [*(each.id for each in made.values()), *of_allowance.values()])
-    changes = [_spent(rows[made[key].id], made[key], by_id[key[0]], added[key]) for key in made]
-    measures = {
-        number: Measure(rows[window].measure) for number, window in of_allowance.items() if window in rows
-    }
-    # What was made now has these entries in its sum already.
-    spent = {window.id: added[key] for key, window in made.items() if not window.is_new}
-    _change(connection, spent, _take(connection, events, measures))
-    return changes
-
-
-def _spent(row: sa.Row[Any], window: Made, budget: Budget, amount: int) -> Change:
-    before = row.spent - amount if window.is_new else row.spent
-    return Change(budget, row.id, before, before + amount)
-
-
-def _windows_of(connection: sa.Connection, held: Collection[int]) -> dict[int, int]:
-    """Return whose windows allowances are, which never changes and so needs no lock."""
-    if not held:
-        return {}
-    return {row.id: row.window_id for row in connection.execute(_HELD_IN, {"ids": sorted(held)})}
-
-
-def _take(
-    connection: sa.Connection, events: Iterable[UsageEvent], measures: Mapping[int, Measure]
-) -> dict[int, int]:
-    """Take what was spent out of the allowances that it was reserved in, as far as it was reserved.
-
-    Returns by how much that is less reserved, by window.
-    """
-    taken = _used_of(events, measures)
-    if not taken:
-        return {}
-    rows = connection.execute(_ALLOWANCES_LOCKED, {"ids": sorted(taken)}).all()
-    parts = [(row, part) for row in rows if (part := min(taken[row.id], row.amount))]
-    less: dict[int, int] = {}
-    for row, part in parts:
-        less[row.window_id] = less.get(row.window_id, 0) + part
-    if parts:
-        connection.execute(_SHRINK, [{"allowance": row.id, "less": part} for row, part in parts])
-    return less
-
-
-def _used_of(events: Iterable[UsageEvent], measures: Mapping[int, Measure]) -> dict[int, int]:
-    """Add up what was used of each allowance, for each event at most what it had reserved there."""
-    places = {number: place_of(measure) for number, measure in measures.items()}
-    used: dict[int, int] = {}
-    for event in events:
-        amounts = charged(event) if event.reserved else ()
-        for reserved in event.reserved:
-            number = reserved.allowance
-            # One that is gone has no place.
-            if number in places and (part := min(amounts[places[number]], reserved.amount)) > 0:
-                used[number] = used.get(number, 0) + part
-    return used
-
-
-def _change(connection: sa.Connection, spent: Mapping[int, int], less_reserved: Mapping[int, int]) -> None:
-    """Change locked windows, by their ids."""
-    changes = [
-        {"window": number, "more_spent": spent.get(number, 0), "more_reserved": -less_reserved.get(number, 0)}
-        for number in sorted({*spent, *less_reserved})
-        if spent.get(number) or less_reserved.get(number)
-    ]
-    if changes:
-        connection.execute(_CHANGE, changes)
-
-
 def reserve(connection: sa.Connection, window_id: int, amount: int) -> None:
     """Change what is reserved of a window, whose row is locked."""
-    _change(connection, {}, {window_id: -amount})
+    connection.execute(_RESERVE, {"window": window_id, "more": amount})
 
 
 def verify(connection: sa.Connection, known: Iterable[Budget], horizon: datetime | None = None) -> list[str]:

@@ -244,6 +244,18 @@ def test_a_large_batch_is_appended_whole(database: Database) -> None:
     assert ledger.verify(database) == []
 
 
+@pytest.mark.parametrize("total", [7, 8, 9, 63, 64, 65, 72, 73, 137])
+def test_a_batch_of_any_size_is_appended(database: Database, total: int) -> None:
+    """However many events share a statement, each of them lands."""
+    events = [make_event(new_event_id(RANDOM), key_id=f"k{number}") for number in range(total)]
+
+    appended = ledger.append(database, events, NOW)
+
+    assert appended == count(database) == total
+    assert lines(database) == fold(events)
+    assert ledger.verify(database) == []
+
+
 def test_a_batch_is_appended_whole_or_not_at_all(database: Database) -> None:
     """One event that cannot be stored takes its batch back, events and rollup."""
     good = make_event(ID, prompt_tokens=3)
