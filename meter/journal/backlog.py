@@ -7,7 +7,7 @@ from typing import NamedTuple
 from meter.core.attempts import Attempt, interrupted
 from meter.core.events import UsageEvent
 from meter.journal.folder import Cursor, Entry, Folder, Lost, Position
-from meter.journal.records import Intent, Progress, Settle
+from meter.journal.records import Intent, Progress, Settle, decode_settle
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +76,14 @@ class Backlog:
 
     def _next(self) -> Entry | Lost | None:
         entry = next(self._entries, None)
-        if entry is None:
-            # The writer may have gone on since the last look.
-            self._entries = self._folder.entries(self._read, self._end())
-            entry = next(self._entries, None)
-        return entry
+        if entry is not None:
+            return entry
+        # The writer may have gone on since the last look; where it has not, there is no need for one.
+        end = self._end()
+        if end is not None and end <= self._read:
+            return None
+        self._entries = self._folder.entries(self._read, end, decode_settle)
+        return next(self._entries, None)
 
 
 # Makes the event of an attempt that nobody finished, after so many tokens had been emitted.

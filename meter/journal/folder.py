@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 import msgspec
 
 from meter.journal.records import Record, decode
-from meter.journal.segment import Damage, scan
+from meter.journal.segment import Damage, Frame, scan
 from meter.journal.storage import sync_folder
 
 LOCK = "lock"
@@ -48,11 +48,15 @@ class Lost(NamedTuple):
     raw: bytes
 
 
-class Entry(NamedTuple):
-    """A record, and the place behind it."""
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A record, or `None` for one that nobody wants to read, and the place behind it."""
 
-    record: Record
+    record: Record | None
     behind: Position
+
+
+# Reads a record; raises `ValueError` for what no version of meter has written.
+Read = Callable[[bytes], Record | None]
 
 
 BEGINNING = Cursor(Position(0, 0), 0)
@@ -125,22 +129,18 @@ class Folder:
         """The file whose presence says that nothing is left to ship."""
         return self.path / DONE
 
-    def entries(self, start: Position, end: Position | None = None) -> Iterator[Entry | Lost]:
+    def entries(
+        self, start: Position, end: Position | None = None, read: Read = decode
+    ) -> Iterator[Entry | Lost]:
         """Yield the records from a place on, in order, up to a place or to the end of what is there."""
         for number in self.segments():
             if number < start.segment or (end is not None and number > end.segment):
                 continue
             offset = start.offset if number == start.segment else 0
             limit = end.offset if end is not None and number == end.segment else None
-            yield from self._segment_entries(number, offset, limit)
-
-    def _segment_entries(self, number: int, offset: int, limit: int | None) -> Iterator[Entry | Lost]:
-        for data, base in self._blocks(self.segment(number), offset, limit):
-            for found in scan(data):
-                if isinstance(found, Damage):
-                    yield Lost(number, _moved(found, base), data[found.start : found.end])
-                else:
-                    yield _entry(number, found.payload, base, found.start, found.end)
+            for data, base in self._blocks(self.segment(number), offset, limit):
+                for found in scan(data):
+                    yield _entry(number, base, data, found, read)
 
     def _blocks(self, path: Path, offset: int, limit: int | None) -> Iterator[tuple[bytes, int]]:
         """Yield a file in blocks that end with a record, but for the last one, each with its place."""
@@ -161,12 +161,14 @@ class Folder:
                 size = self._read_bytes
 
 
-def _entry(number: int, payload: bytes, base: int, start: int, end: int) -> Entry | Lost:
+def _entry(number: int, base: int, data: bytes, found: Frame | Damage, read: Read) -> Entry | Lost:
+    if isinstance(found, Damage):
+        return Lost(number, _moved(found, base), data[found.start : found.end])
     try:
-        return Entry(decode(payload), Position(number, base + end))
+        return Entry(read(found.payload), Position(number, base + found.end))
     except ValueError:
         # Whole on disk, and still nothing that this version can read.
-        return Lost(number, Damage(base + start, base + end, torn=False), payload)
+        return Lost(number, Damage(base + found.start, base + found.end, torn=False), found.payload)
 
 
 def _moved(damage: Damage, base: int) -> Damage:

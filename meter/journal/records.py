@@ -28,6 +28,8 @@ class Settle(msgspec.Struct, frozen=True, tag="s"):
 Record = Intent | Progress | Settle
 
 _ENCODER = msgspec.msgpack.Encoder()
+# How those begin that are no settles: a map with so many members, the first of which is the tag.
+_NO_SETTLE = (b"\x82\xa4type\xa1i", b"\x83\xa4type\xa1p")
 _DECODER: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 
@@ -39,3 +41,8 @@ def encode(record: Record) -> bytes:
 def decode(payload: bytes) -> Record:
     """Read a record; raises `ValueError` for what no version of meter has written."""
     return _DECODER.decode(payload)
+
+
+def decode_settle(payload: bytes) -> Record | None:
+    """Read a record as `decode` does, but for those that are plainly none of a settle: they are `None`."""
+    return None if payload.startswith(_NO_SETTLE) else _DECODER.decode(payload)

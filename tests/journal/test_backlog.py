@@ -7,6 +7,7 @@ import pytest
 from meter.core.attempts import interrupted
 from meter.journal.backlog import Backlog, Batch, left_open
 from meter.journal.folder import CURSOR, Cursor, Folder, Position
+from meter.journal.records import decode_settle, encode
 from tests.journal.conftest import (
     event_id,
     intent,
@@ -78,6 +79,27 @@ def test_nothing_is_read_beyond_the_writer(folder: Folder) -> None:
 
     assert (numbers(first), nothing) == ([1], None)
     assert numbers(take(backlog)) == [2]
+
+
+def test_where_the_writer_has_not_gone_on_nobody_looks(folder: Folder) -> None:
+    """A reader that stands where the writer does leaves the disk alone."""
+    (end,) = write_segment(folder, 1, settle(1))
+    backlog = Backlog(folder, end=lambda: Position(1, end))
+    take(backlog)
+    shutil.rmtree(folder.path)
+
+    assert backlog.take(1000) is None
+
+
+def test_what_is_no_settle_is_told_by_its_beginning() -> None:
+    """Intents and notes of progress are not read to ship settles; what is none of them is read as ever."""
+    assert decode_settle(encode(intent(1))) is None
+    assert decode_settle(encode(progress(1, 2**40))) is None
+    assert decode_settle(encode(settle(1))) == settle(1)
+    # As a later version may write it, with another member.
+    assert decode_settle(b"\x83" + encode(intent(1))[1:] + b"\xa3new\x01") == intent(1)
+    with pytest.raises(ValueError, match="Invalid value"):
+        decode_settle(b"\x81\xa4type\xa1z")
 
 
 def test_what_was_acknowledged_is_not_taken_again(folder: Folder) -> None:

@@ -29,7 +29,9 @@ def lock_elsewhere(folder: Folder) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def records(folder: Folder, start: Position = BEGINNING.shipped, end: Position | None = None) -> list[Record]:
+def records(
+    folder: Folder, start: Position = BEGINNING.shipped, end: Position | None = None
+) -> list[Record | None]:
     """Return what can be read."""
     return [entry.record for entry in folder.entries(start, end) if isinstance(entry, Entry)]
 

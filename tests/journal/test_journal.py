@@ -47,7 +47,7 @@ def opened(folder: Folder, disk: Disk) -> Open:
     return opening
 
 
-def records(folder: Folder) -> list[Record]:
+def records(folder: Folder) -> list[Record | None]:
     """Return the records on the disk."""
     return [entry.record for entry in folder.entries(BEGINNING.shipped) if isinstance(entry, Entry)]
 
