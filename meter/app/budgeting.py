@@ -29,7 +29,7 @@ from meter.core.request import RequestFacts
 from meter.datadir import BUDGETS_FILE, save
 from meter.proxy.admission import Candidate, Hold
 from meter.settings import Settings
-from meter.store import allowances, ledger
+from meter.store import allowances
 from meter.store.database import Database
 from meter.store.failures import DatabaseUnavailable, RowRefused
 from meter.store.sums import usual_completions
@@ -69,9 +69,7 @@ class Teller:
     ) -> None:
         """Append events to the ledger, and tell what is held afterwards, and the turn."""
         with self._lock:
-            with self._database.write() as connection:
-                ledger.post(self._database, connection, events, posted_at)
-                shares = allowances.held_in(connection, self._holder)
+            shares = allowances.settle(self._database, self._holder, events, posted_at)
             self._turn += 1
             # Within the turn, so that nobody learns of a later one before.
             tell(shares, self._turn)

@@ -15,7 +15,8 @@ from meter.core.allowances import Answer, Ask, Beat, Room, Share, Wish, decide, 
 from meter.core.audit import Signature
 from meter.core.budgets import Budget, Standing
 from meter.core.errors import Conflict, NotFound
-from meter.store import audit, budgets, clock, windows
+from meter.core.events import UsageEvent
+from meter.store import audit, budgets, clock, ledger, windows
 from meter.store.database import Database
 from meter.store.tables import allowances, budget_windows, holders
 from meter.store.tables import budgets as budgets_table
@@ -106,13 +107,22 @@ def give_back(database: Database, holder: str, amounts: Mapping[int, int], now: 
         windows.lock(connection, [row.window_id for row in connection.execute(mine)])
         for row in connection.execute(mine.order_by(allowances.c.id).with_for_update()).all():
             _free(connection, row, min(amounts[row.id], row.amount))
-        return held_in(connection, holder)
+        return _held(connection, holder)
+
+
+def settle(
+    database: Database, holder: str, events: Sequence[UsageEvent], posted_at: datetime
+) -> dict[int, Share]:
+    """Append a holder's events to the ledger, as `ledger.append`; returns everything that it holds then."""
+    with database.write() as connection:
+        ledger.post(database, connection, events, posted_at)
+        return _held(connection, holder)
 
 
 def held(database: Database, holder: str) -> dict[int, Share]:
     """Return everything that a holder holds, by the ids of allowances."""
     with database.read() as connection:
-        return held_in(connection, holder)
+        return _held(connection, holder)
 
 
 def beat(database: Database, holder: str, now: datetime, *, holds: bool) -> Beat:
@@ -125,7 +135,7 @@ def beat(database: Database, holder: str, now: datetime, *, holds: bool) -> Beat
             _know(database, connection, holder, now)
             _forget_ended(connection, holder, now)
     with database.read() as connection:
-        return Beat(clock.now(connection, now), budgets.read(connection), held_in(connection, holder))
+        return Beat(clock.now(connection, now), budgets.read(connection), _held(connection, holder))
 
 
 def _know(database: Database, connection: sa.Connection, holder: str, now: datetime) -> None:
@@ -196,8 +206,7 @@ def _free(connection: sa.Connection, row: sa.Row[Any], amount: int) -> None:
         connection.execute(sa.update(allowances).where(allowances.c.id == row.id).values(change))
 
 
-def held_in(connection: sa.Connection, holder: str) -> dict[int, Share]:
-    """Return everything that a holder holds, in the transaction of whoever calls."""
+def _held(connection: sa.Connection, holder: str) -> dict[int, Share]:
     rows = connection.execute(_HELD, {"by": holder})
     return {row.id: Share(row.budget_id, row.start, row.id, row.amount, row.room) for row in rows}
 

@@ -56,6 +56,20 @@ def test_what_fits_is_reserved(limited: Database) -> None:
     assert stands(limited) == (0, 1000)
 
 
+def test_settling_tells_what_is_held_then(limited: Database) -> None:
+    """Who appends events learns in the same transaction what is left of all that it holds."""
+    share = reserve(limited, "one", 400).shares[0]
+    reserve(limited, "another", 100)
+    assert share is not None
+    event = make_event(new_event_id(Random(1)), cost=150, reserved=(Reserved(share.allowance_id, 400),))
+
+    shares = allowances.settle(limited, "one", [event], NOW)
+
+    assert shares == allowances.held(limited, "one")
+    assert shares[share.allowance_id].amount == share.amount - 150
+    assert ledger.find(limited, event.event_id) == event
+
+
 def test_an_event_moves_what_it_used(limited: Database) -> None:
     """What an event had reserved and has used goes from reserved to spent; the rest stays its holder's."""
     share = reserve(limited, "one", 400).shares[0]
