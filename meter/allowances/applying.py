@@ -1,11 +1,14 @@
 """Which windows limit somebody's requests for a model, and what they want to know of each request."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from meter.allowances.purse import Purse
 from meter.core.budgets import Budget, Enforcement, Measure, place_of
+
+# What ends there lasts for ever.
+END = datetime.max.replace(tzinfo=UTC)
 
 
 class Need(NamedTuple):
@@ -28,16 +31,13 @@ class Applying(NamedTuple):
     guesses: bool
     """Whether there are some that go by what a request will likely use."""
     since: datetime
-    until: datetime | None
+    until: datetime
+    """These are the windows of the instants between."""
 
     @property
     def counts_costs(self) -> Budget | None:
         """A budget of costs among them."""
         return next((each.budget for each in self.purses if each.budget.measure is Measure.COST), None)
-
-    def holds(self, at: datetime) -> bool:
-        """Say whether these are the windows of an instant."""
-        return self.since <= at and (self.until is None or at < self.until)
 
 
 def applying(purses: Sequence[Purse], at: datetime) -> Applying:
@@ -53,5 +53,5 @@ def applying(purses: Sequence[Purse], at: datetime) -> Applying:
         strict=frozenset(each.measure for each in budgets if each.enforcement is Enforcement.STRICT),
         guesses=any(each.enforcement is Enforcement.STANDARD for each in budgets),
         since=max((purse.span.start for purse in purses), default=datetime.min.replace(tzinfo=at.tzinfo)),
-        until=min(ends, default=None),
+        until=min(ends, default=END),
     )

@@ -1,9 +1,9 @@
 """What a process holds of one window: how much, how much of it is promised, how much is on its way back."""
 
-import msgspec
+from dataclasses import dataclass, field
 
 from meter.core.allowances import PLENTY, Share
-from meter.core.budgets import Budget, Span
+from meter.core.budgets import Budget, Span, place_of
 
 # Held and promised to nobody for this long, it goes back.
 IDLE_SECONDS = 2.0
@@ -15,7 +15,8 @@ ASK_AGAIN_SECONDS = 0.25
 FADING = 0.95
 
 
-class Purse(msgspec.Struct):
+@dataclass(slots=True, eq=False)
+class Purse:
     """One window of one budget, as this process sees it. Used by the event loop's thread alone."""
 
     budget: Budget
@@ -38,6 +39,16 @@ class Purse(msgspec.Struct):
     """When a request was last admitted, on the monotonic clock."""
     pace: float = 0.0
     """What requests have asked for, a second."""
+    at: int = field(init=False)
+    """The place among `Amounts` of what its budget counts."""
+
+    def __post_init__(self) -> None:
+        self.put_under(self.budget)
+
+    def put_under(self, budget: Budget) -> None:
+        """Go by the budget as it is now."""
+        self.budget = budget
+        self.at = place_of(budget.measure)
 
     @property
     def free(self) -> int:
@@ -49,12 +60,11 @@ class Purse(msgspec.Struct):
         """Say whether there is room for so few requests that what is held here may be lacking elsewhere."""
         return self.room < PLENTY * self.need
 
-    def promise(self, amount: int, at: float) -> bool:
-        """Set a part aside for a request; returns whether it was there."""
-        enough = amount <= self.held - self.promised - self.returning
-        self.promised += amount
+    def promise(self, amount: int, at: float) -> int:
+        """Set a part aside for a request; returns what is free then, below 0 where the part was not there."""
+        promised = self.promised = self.promised + amount
         faded = int(self.need * FADING)
-        self.need = max(faded, amount)
+        self.need = max(amount, faded)
         elapsed = at - self.used_at
         if elapsed < 1.0:
             # An average over about a second, which forgets a burst as soon as it is over.
@@ -62,7 +72,7 @@ class Purse(msgspec.Struct):
         else:
             self.pace = amount / min(elapsed, 10.0)
         self.used_at = at
-        return enough
+        return self.held - promised - self.returning
 
     def learn(self, share: Share | None, turn: int) -> None:
         """Take in what the database holds for this process, unless that is older than what is known."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from meter.allowances.purse import Purse
-from meter.core.budgets import Amounts, Enforcement, Measure, Standing, format_amount
+from meter.core.budgets import Enforcement, Measure, Standing, format_amount
 from meter.core.errors import InsufficientQuota, Quota
 from meter.core.events import Reserved
 
@@ -54,14 +54,3 @@ def refusal(full: Standing, parts: Iterable[Part]) -> InsufficientQuota:
 def is_strict(parts: Iterable[Part]) -> bool:
     """Say whether a strict budget is among those that a request falls under."""
     return any(part.purse.budget.enforcement is Enforcement.STRICT for part in parts)
-
-
-def passes(part: Part, amounts: Amounts) -> bool:
-    """Say whether more was used than a strict budget could expect."""
-    budget = part.purse.budget
-    return budget.enforcement is Enforcement.STRICT and amounts.of(budget.measure) > part.amount
-
-
-def moved(part: Part, amounts: Amounts) -> int:
-    """Return what the ledger will take out of the allowance for this."""
-    return max(0, min(amounts.of(part.purse.budget.measure), part.amount))

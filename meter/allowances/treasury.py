@@ -7,15 +7,15 @@ comes from others is stamped by the turn in which the database said it, so that 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from meter.allowances.applying import Applying, applying
 from meter.allowances.purse import Purse
-from meter.allowances.reservations import Part, Reservation, is_strict, moved, passes, refusal
+from meter.allowances.reservations import Part, Reservation, is_strict, refusal
 from meter.core.allowances import Answer, Ask, Beat, Share, Wish
 from meter.core.budgets import Budget, Enforcement, Standing, charged
 from meter.core.clock import Clock
@@ -89,7 +89,7 @@ class Treasury:
         """Return the same, and what their budgets want to know."""
         requester = (team_id, key_id, model)
         applying = self._applying.get(requester)
-        if applying is None or not applying.holds(at):
+        if applying is None or not applying.since <= at < applying.until:
             if len(self._applying) >= REQUESTERS_REMEMBERED_MAX:
                 self._applying.clear()
             applying = self._applying[requester] = self._apply(requester, at)
@@ -101,18 +101,29 @@ class Treasury:
         Raises `InsufficientQuota` naming the one that has no room, and `MeteringUnavailable` where a strict
         budget cannot be asked.
         """
+        reservation = self.reserve(parts)
+        return reservation if isinstance(reservation, Reservation) else await reservation
+
+    def reserve(self, parts: tuple[Part, ...]) -> Reservation | Coroutine[Any, Any, Reservation]:
+        """Do the same at once where enough is held; else the coroutine does it, to be awaited at once."""
         at = self._clock.monotonic()
         reservation = Reservation(parts)
         enough, low = True, False
         for part in parts:
             purse = part.purse
-            if not purse.promise(part.amount, at):
-                enough = False
-            low = low or purse.low(at)
-        if enough:
-            if low:
-                self._ask()
-            return reservation
+            left = purse.promise(part.amount, at)
+            if left < purse.pace:
+                # Only then it may be time to ask for more: see `Purse.wanted`.
+                enough = enough and left >= 0
+                low = low or purse.low(at)
+        if not enough:
+            return self._reserve(reservation)
+        if low:
+            self._ask()
+        return reservation
+
+    async def _reserve(self, reservation: Reservation) -> Reservation:
+        parts = reservation.parts
         try:
             full = await self._wait(reservation)
         except MeteringUnavailable as fault:
@@ -132,7 +143,7 @@ class Treasury:
     async def grow(self, reservation: Reservation, part: Part, amount: int) -> Standing | None:
         """Reserve more for a request under way; returns the window where there is no room for it."""
         part.growing = True
-        enough = part.purse.promise(amount, self._clock.monotonic())
+        enough = part.purse.promise(amount, self._clock.monotonic()) >= 0
         more = Reservation((Part(part.purse, amount),))
         try:
             full = None if enough else await self._wait(more)
@@ -158,13 +169,20 @@ class Treasury:
         """Keep what an event has used of its reservation, until the ledger has it; put that on it."""
         reservation.settled = True
         amounts = charged(event)
-        anomalies = event.anomalies
-        if OVERSHOOT not in anomalies and any(passes(part, amounts) for part in reservation.parts):
+        anomalies, overshot = event.anomalies, False
+        kept: list[Part] = []
+        for part in reservation.parts:
+            purse = part.purse
+            used = amounts[purse.at]
+            if used > part.amount and purse.budget.enforcement is Enforcement.STRICT:
+                overshot = True
+            # What the ledger will take out of the allowance.
+            moved = max(0, min(used, part.amount))
+            purse.promised -= part.amount - moved
+            kept.append(Part(purse, moved))
+        if overshot and OVERSHOOT not in anomalies:
             anomalies = (*anomalies, OVERSHOOT)
-        kept = tuple(Part(part.purse, moved(part, amounts)) for part in reservation.parts)
-        for part, keeping in zip(reservation.parts, kept, strict=True):
-            part.purse.release(part.amount - keeping.amount)
-        self._unshipped[event.event_id] = Reservation(kept)
+        self._unshipped[event.event_id] = Reservation(tuple(kept))
         return msgspec.structs.replace(event, reserved=reservation.reserved, anomalies=anomalies)
 
     def shipped(self, event_ids: Iterable[str], shares: Mapping[int, Share], turn: int) -> None:
@@ -343,7 +361,7 @@ class Treasury:
             if budget is None or budget.tz != purse.budget.tz:
                 del self._purses[key]
             elif budget != before.get(key[0]):
-                purse.budget = budget
+                purse.put_under(budget)
                 # What is held goes back, because there may be less room now than was reserved.
                 purse.used_at = float("-inf")
 

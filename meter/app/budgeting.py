@@ -4,10 +4,10 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -124,8 +124,8 @@ class Budgeting:
         self._cuts = overrun == CUT
         self._growing: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, candidate: Candidate) -> Hold | None:
-        """Reserve what the request may use of all budgets that it falls under."""
+    def __call__(self, candidate: Candidate) -> Hold | Coroutine[Any, Any, Hold] | None:
+        """Reserve what the request may use of all budgets that it falls under; see `Treasury.reserve`."""
         attempt, facts = candidate.attempt, candidate.facts
         if not self.treasury.knows:
             raise MeteringUnavailable("Which budgets there are is not known yet; try again soon.")
@@ -138,9 +138,16 @@ class Budgeting:
             raise ModelNotPriced(attempt.model, f"the budget of {counted.whose} counts what it costs")
         most = _bound(under.strict, attempt, facts, self._ceilings.of(prices)) if under.strict else None
         some = self.likely(attempt, facts, prices) if under.guesses else ONE_REQUEST
-        reservation = await self.treasury.admit(_parts(under.needs, most, some))
         expected = Expected(some, attempt.prompt_estimate, prices, facts.service_tier)
-        return _Budgeted(self, reservation, most, expected)
+        reservation = self.treasury.reserve(_parts(under.needs, most, some))
+        if isinstance(reservation, Reservation):
+            return _Budgeted(self, reservation, most, expected)
+        return self._when_reserved(reservation, most, expected)
+
+    async def _when_reserved(
+        self, reserving: Awaitable[Reservation], most: Bound | None, expected: "Expected"
+    ) -> Hold:
+        return _Budgeted(self, await reserving, most, expected)
 
     def likely(self, attempt: Attempt, facts: RequestFacts, prices: Sequence[Price]) -> Amounts:
         """Return what a request will likely use."""
@@ -248,7 +255,9 @@ def _bound(
 
 def _parts(needs: Sequence[Need], most: Bound | None, some: Amounts) -> tuple[Part, ...]:
     """Say what a request needs of each window."""
-    strict = some if most is None else Amounts(most.cost or 0, most.prompt_tokens + most.completion_tokens, 1)
+    strict: tuple[int, ...] = some
+    if most is not None:
+        strict = (most.cost or 0, most.prompt_tokens + most.completion_tokens, 1)
     # By way of a list, which takes half the time of a generator.
     return tuple([Part(purse, (strict if is_strict else some)[at]) for purse, is_strict, at in needs])
 

@@ -1,15 +1,19 @@
 """Rates as a step of the admission, and what limits that are not set are."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
 
 from meter.core.events import UsageEvent
+from meter.core.keys import Grant
 from meter.core.limits import Defaults, Limits
-from meter.core.rates import Asked, Measure, rates_of
+from meter.core.rates import Asked, Rate, rates_of
 from meter.proxy.admission import Candidate, Hold
 from meter.proxy.concurrency import Concurrency
 from meter.rates import Rates, Taken
 from meter.settings import Settings
+
+KEYS_REMEMBERED_MAX = 10_000
 
 LikelyTokens = Callable[[Candidate], int]
 
@@ -24,21 +28,43 @@ class Limiting:
     likely_tokens: LikelyTokens
     """What a request counts for in tokens a minute until what it used is known."""
 
-    async def count(self, candidate: Candidate) -> Hold | None:
+    _rates: dict[str, tuple[Grant, tuple[Rate, ...]]] = field(default_factory=dict, init=False)
+    """The rates of a key, and the grant that says so."""
+
+    @property
+    def keys_remembered(self) -> int:
+        """Of how many keys it remembers what limits them."""
+        return len(self._rates)
+
+    def count(self, candidate: Candidate) -> Hold | Coroutine[Any, Any, Hold] | None:
         """Count a request, and its likely tokens, in the rates of its key and its team."""
-        grant = candidate.grant
-        limits, team_limits = self.defaults.fill(grant.limits, grant.team_limits)
-        rates = (
-            *rates_of("key", grant.key_id, limits),
-            *rates_of("team", grant.team_id, team_limits),
-        )
+        rates = self.rates_of(candidate.grant)
         if not rates:
             return None
-        amounts: dict[Measure, int] = {"requests": 1, "tokens": self.likely_tokens(candidate)}
-        return _Counted(await self.rates.take([Asked(rate, amounts[rate.measure]) for rate in rates]))
+        tokens = self.likely_tokens(candidate)
+        taken = self.rates.ask([Asked(rate, 1 if rate.measure == "requests" else tokens) for rate in rates])
+        return _Counted(taken) if isinstance(taken, Taken) else _counted(taken)
+
+    def rates_of(self, grant: Grant) -> tuple[Rate, ...]:
+        """Return the rates that limit a key: its own, and its team's."""
+        known = self._rates.get(grant.key_id)
+        # A key that was changed has another grant.
+        if known is None or known[0] is not grant:
+            if len(self._rates) >= KEYS_REMEMBERED_MAX:
+                self._rates.clear()
+            limits, team_limits = self.defaults.fill(grant.limits, grant.team_limits)
+            rates = rates_of("key", grant.key_id, limits) + rates_of("team", grant.team_id, team_limits)
+            known = self._rates[grant.key_id] = (grant, tuple(rates))
+        return known[1]
+
+
+async def _counted(taking: Awaitable[Taken]) -> Hold:
+    return _Counted(await taking)
 
 
 class _Counted(Hold):
+    __slots__ = ("_taken",)
+
     def __init__(self, taken: Taken) -> None:
         self._taken = taken
 

@@ -22,7 +22,7 @@ class UnpricedGate:
         self._book = book
         self._default = default
 
-    async def step(self, candidate: Candidate) -> None:
+    def step(self, candidate: Candidate) -> None:
         """Admit what has a price, or need not have one; raises `ModelNotPriced`."""
         policy = policy_for((candidate.grant.unpriced, self._default))
         if policy == BLOCK:

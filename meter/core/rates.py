@@ -19,9 +19,13 @@ STEP_SECONDS = 0.25
 TICK_SECONDS = 0.001
 # As many old windows are looked at for every new one, so that they do not pile up.
 SWEPT_AT_ONCE = 2
+# The members of a rate that say what is counted, whatever the limit is at the time.
+COUNTED = 3
 
 Measure = Literal["requests", "tokens"]
 Owner = Literal["key", "team"]
+# The first members of a rate: an owner, its id and a measure.
+Counted = tuple[object, ...]
 
 
 class Rate(NamedTuple):
@@ -95,6 +99,10 @@ class Window:
         """Count something now; returns the entry that it is in."""
         # What has run out goes here too: a window may be added to without ever being looked at.
         self.used(now)
+        return self.put(amount, now)
+
+    def put(self, amount: int, now: float) -> Entry:
+        """Do the same right after `used` at the same time."""
         entries = self._entries
         if not entries or now - entries[-1].began_at >= STEP_SECONDS:
             entries.append(Entry(now))
@@ -129,7 +137,7 @@ class Windows:
 
     def __init__(self) -> None:
         # By their last use.
-        self._windows: OrderedDict[str, Window] = OrderedDict()
+        self._windows: OrderedDict[Counted, Window] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -137,32 +145,40 @@ class Windows:
     def refused(self, asked: Iterable[Asked], now: float) -> Asked | None:
         """Return the first of the rates that has no room."""
         for each in asked:
-            window = self._windows.get(each.rate.name)
-            if (0 if window is None else window.used(now)) + each.amount > each.rate.limit:
+            rate, amount = each
+            window = self._windows.get(rate[:COUNTED])
+            if (0 if window is None else window.used(now)) + amount > rate.limit:
                 return each
         return None
 
     def add(self, rate: Rate, amount: int, now: float) -> Entry:
         """Count something, whether or not there is room."""
-        name = rate.name
-        window = self._windows.get(name)
-        if window is None:
-            self._sweep(now)
-            window = self._windows[name] = Window()
-        else:
-            self._windows.move_to_end(name)
-        return window.add(amount, now)
+        return self._window(rate[:COUNTED], now).add(amount, now)
+
+    def add_all(self, asked: Iterable[Asked], now: float) -> list[Entry]:
+        """Count all of this right after it was not `refused` at the same time."""
+        return [self._window(rate[:COUNTED], now).put(amount, now) for rate, amount in asked]
 
     def take_back(self, asked: Asked, entry: Entry, now: float) -> None:
         """Count less of an entry."""
-        window = self._windows.get(asked.rate.name)
+        window = self._windows.get(asked.rate[:COUNTED])
         if window is not None:
             window.take_back(asked.amount, entry, now)
 
     def standing(self, asked: Asked, now: float) -> Standing:
         """Say how a rate stands."""
-        window = self._windows.get(asked.rate.name) or Window()
+        window = self._windows.get(asked.rate[:COUNTED]) or Window()
         return window.standing(asked.amount, asked.rate.limit, now)
+
+    def _window(self, counted: Counted, now: float) -> Window:
+        """Return the window of a rate, as the one that was used last."""
+        window = self._windows.get(counted)
+        if window is None:
+            self._sweep(now)
+            window = self._windows[counted] = Window()
+        else:
+            self._windows.move_to_end(counted)
+        return window
 
     def _sweep(self, now: float) -> None:
         for _ in range(min(SWEPT_AT_ONCE, len(self._windows))):

@@ -15,7 +15,10 @@ POLICIES = (ALLOW, BLOCK)
 
 def policy_for(configured: Iterable[str | None]) -> str:
     """Return the policy: of the first place, such as the key and then the settings, that has one."""
-    return next((policy for policy in configured if policy is not None), ALLOW)
+    for policy in configured:
+        if policy is not None:
+            return policy
+    return ALLOW
 
 
 def check_priced(policy: str, model: str, *, priced: bool) -> None:

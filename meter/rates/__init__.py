@@ -5,9 +5,9 @@ process has let pass. Who asks never waits for Redis longer than half a second, 
 it is known to be away.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from meter.core.clock import Clock
 from meter.core.rates import Asked, Entry, Rate, Standing, Windows, refusal
@@ -43,22 +43,25 @@ class Shared(Protocol):
 class Taken:
     """What an attempt has taken of its rates."""
 
+    __slots__ = ("_asked", "_correct", "_entries")
+
     def __init__(self, asked: Sequence[Asked], entries: Sequence[Entry], correct: "Correct") -> None:
-        self._taken = list(zip(asked, entries, strict=True))
+        self._asked = asked
+        self._entries = entries
         self._correct = correct
 
     def settle(self, tokens: int) -> None:
         """Count the tokens that were used instead of those that were asked for."""
-        for asked, entry in self._taken:
-            if asked.rate.measure == "tokens":
-                self._correct(asked.rate, tokens - asked.amount, entry)
-        self._taken.clear()
+        for (rate, amount), entry in zip(self._asked, self._entries, strict=True):
+            if rate.measure == "tokens" and tokens != amount:
+                self._correct(rate, tokens - amount, entry)
+        self._asked = self._entries = ()
 
     def give_back(self) -> None:
         """Count none of it, unless it was settled: the attempt never began."""
-        for asked, entry in self._taken:
-            self._correct(asked.rate, -asked.amount, entry)
-        self._taken.clear()
+        for (rate, amount), entry in zip(self._asked, self._entries, strict=True):
+            self._correct(rate, -amount, entry)
+        self._asked = self._entries = ()
 
 
 Correct = Callable[[Rate, int, Entry], None]
@@ -74,18 +77,32 @@ class Rates:
 
     async def take(self, asked: Sequence[Asked]) -> Taken:
         """Count all of this, or none of it and raise `RateLimitExceeded`."""
+        taken = self.ask(asked)
+        return taken if isinstance(taken, Taken) else await taken
+
+    def ask(self, asked: Sequence[Asked]) -> Taken | Coroutine[Any, Any, Taken]:
+        """Do the same at once, unless Redis has to be asked: then the coroutine that is returned does it."""
         shared = self._shared
-        if shared is None or not shared.here:
-            refused = self._windows.refused(asked, self._clock.monotonic())
-        else:
-            try:
-                refused = await shared.take(asked)
-            except CountersAwayError:
-                refused = self._windows.refused(asked, self._clock.monotonic())
+        if shared is not None and shared.here:
+            return self._take_shared(shared, asked)
+        return self._take_here(asked)
+
+    def _take_here(self, asked: Sequence[Asked]) -> Taken:
+        now = self._clock.monotonic()
+        refused = self._windows.refused(asked, now)
         if refused is not None:
-            beside = [each for each in asked if each.rate.owner == refused.rate.owner]
-            standings = {each.rate: await self.standing(each) for each in beside}
-            raise refusal(refused, standings)
+            beside = _beside(refused, asked)
+            raise refusal(refused, {each.rate: self._windows.standing(each, now) for each in beside})
+        return Taken(asked, self._windows.add_all(asked, now), self._put_right)
+
+    async def _take_shared(self, shared: Shared, asked: Sequence[Asked]) -> Taken:
+        try:
+            refused = await shared.take(asked)
+        except CountersAwayError:
+            return self._take_here(asked)
+        if refused is not None:
+            beside = _beside(refused, asked)
+            raise refusal(refused, {each.rate: await self.standing(each) for each in beside})
         now = self._clock.monotonic()
         entries = [self._windows.add(rate, amount, now) for rate, amount in asked]
         return Taken(asked, entries, self._put_right)
@@ -105,3 +122,8 @@ class Rates:
             self._windows.take_back(Asked(rate, -amount), entry, now)
         if amount and self._shared is not None:
             self._shared.owe(rate.name, amount)
+
+
+def _beside(refused: Asked, asked: Sequence[Asked]) -> list[Asked]:
+    """List what is asked of the same owner's rates."""
+    return [each for each in asked if each.rate.owner == refused.rate.owner]

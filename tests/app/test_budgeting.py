@@ -16,7 +16,7 @@ from meter.core.prices import BEGINNING, Hours, Price, PriceBook, Rates
 from meter.core.request import read_request
 from meter.proxy.admission import Candidate, Hold
 from tests.allowances.test_treasury import NOW, Vault
-from tests.bench.admission import CLOCK, candidate
+from tests.bench.admission import CLOCK, candidate, passed
 from tests.store.test_budgets import budget
 
 PRICE = Price(
@@ -46,7 +46,7 @@ def admit(made: Budgeting, body: bytes | None = None) -> Hold | None:
         asks = Candidate(asks.attempt, asks.grant, read_request(body))
 
     async def ask() -> Hold | None:
-        return await made(asks)
+        return await passed(made, asks)
 
     return asyncio.run(ask())
 
@@ -108,7 +108,7 @@ def test_names_that_only_look_priced_have_no_price(model: str) -> None:
     made = step(budget(limit=10**15))
 
     async def ask() -> Hold | None:
-        return await made(Candidate(attempt, asks.grant, asks.facts))
+        return await passed(made, Candidate(attempt, asks.grant, asks.facts))
 
     with pytest.raises(ModelNotPriced):
         asyncio.run(ask())
@@ -144,7 +144,7 @@ def test_a_stream_grows_by_its_answer() -> None:
     asked = Candidate(long, asks.grant, read_request(UNBOUNDED))
 
     async def grown(emitted_tokens: int) -> int:
-        hold = await made(asked)
+        hold = await passed(made, asked)
         assert hold is not None
         hold.progressed(emitted_tokens, lambda: None)
         for _ in range(10):

@@ -1,6 +1,5 @@
 """Models without a price are refused where that is the policy, and named in the log once each."""
 
-import asyncio
 import logging
 from datetime import UTC, datetime
 
@@ -47,7 +46,7 @@ def ask(model: str, *, upstream: str = "near", key: str | None, settings: str = 
     )
     grant = Grant("k", "key", "t", "team", unpriced=key)
     facts = read_request(b'{"model": "m", "messages": []}')
-    asyncio.run(UnpricedGate(lambda: BOOK, settings).step(Candidate(attempt, grant, facts)))
+    UnpricedGate(lambda: BOOK, settings).step(Candidate(attempt, grant, facts))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from meter.core.keys import Grant
 from meter.core.limits import Defaults, Limits
 from meter.core.prices import BEGINNING, Price, PriceBook, Rates
 from meter.core.request import read_request
-from meter.proxy.admission import Candidate, Step
+from meter.proxy.admission import Candidate, Hold, Step
 from meter.proxy.concurrency import Concurrency
 from meter.rates import Rates as RateLimits
 
@@ -124,11 +124,17 @@ def candidate() -> Candidate:
     return Candidate(attempt, grant, read_request(BODY))
 
 
+async def passed(step: Step, asks: Candidate) -> Hold | None:
+    """Pass a step, whether or not it has to wait."""
+    found = step(asks)
+    return found if found is None or isinstance(found, Hold) else await found
+
+
 async def _admit(steps: Sequence[Step], asks: Candidate, count: int) -> float:
     began = time.thread_time()
     for _ in range(count):
         for step in steps:
-            hold = await step(asks)
+            hold = await passed(step, asks)
             if hold is not None:
                 hold.noted(asks.attempt)
                 hold.release()

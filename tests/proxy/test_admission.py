@@ -13,7 +13,7 @@ from meter.core.events import Outcome, UsageEvent
 from meter.core.keys import Grant
 from meter.core.limits import Limits
 from meter.core.request import RequestFacts
-from meter.proxy.admission import Admission, Candidate, Hold, Step, allow_models
+from meter.proxy.admission import Admission, Admitted, Candidate, Hold, Step, allow_models
 
 ATTEMPT = Attempt(
     event_id="0192a000-0000-7000-8000-000000000000",
@@ -127,6 +127,63 @@ def test_a_cancelled_admission_gives_back_what_it_took() -> None:
     asyncio.run(run())
 
     assert notes == ["a released"]
+
+
+def test_what_need_not_wait_is_admitted_at_once() -> None:
+    """Where no step waits, there is nothing to wait for, not even an event loop; nor for a refusal."""
+    notes: list[str] = []
+
+    def refuse_at_once(_: Candidate) -> None:
+        raise MeteringUnavailable("no")
+
+    steps: tuple[Step, ...] = (lambda _: Noted("a", notes), allow_models, lambda _: Noted("b", notes))
+    admitted = Admission(steps).enter(candidate())
+    assert isinstance(admitted, Admitted)
+    assert admitted.attempt.tags == ("a", "b")
+    admitted.release()
+    with pytest.raises(MeteringUnavailable):
+        Admission((*steps, refuse_at_once)).enter(candidate())
+
+    assert notes == ["b released", "a released"] * 2
+
+
+def test_steps_that_wait_and_steps_that_do_not_keep_their_order() -> None:
+    """Behind a step that waits, each of the others is asked in its turn."""
+    notes: list[str] = []
+    at_once: Step = lambda _: Noted("a", notes)  # noqa: E731 (one of several)
+    steps = (at_once, taking(Noted("b", notes)), lambda _: Noted("c", notes), taking(Noted("d", notes)))
+
+    waiting = Admission(steps).enter(candidate())
+    assert not isinstance(waiting, Admitted)
+    admitted = asyncio.run(waiting)
+    admitted.settled(EVENT)
+
+    assert admitted.attempt.tags == ("a", "b", "c", "d")
+    assert notes == [f"{name} settled unreachable" for name in "abcd"] + [
+        f"{name} released" for name in "dcba"
+    ]
+
+
+@pytest.mark.parametrize("name", ["noted", "progressed", "booked", "settled", "release"])
+def test_a_hold_hears_what_it_asks_for(name: str) -> None:
+    """Whichever of its methods a step overrides, also by inheritance, is called."""
+    heard: list[str] = []
+
+    def hear(_: Hold, value: object, *_cut: object) -> object:
+        heard.append(name)
+        return value
+
+    def release(_: Hold) -> None:
+        heard.append(name)
+
+    base = type("Hears", (Hold,), {name: release if name == "release" else hear})
+    admitted = Admission((lambda _: type("Inherits", (base,), {})(),)).enter(candidate())
+    assert isinstance(admitted, Admitted)
+    admitted.progressed(7, lambda: None)
+    assert admitted.booked(EVENT) is EVENT
+    admitted.settled(EVENT)
+
+    assert heard == [name]
 
 
 def test_one_steps_fault_keeps_nothing_of_the_others(caplog: pytest.LogCaptureFixture) -> None:

@@ -31,13 +31,13 @@ def test_a_key_has_so_many_places() -> None:
     concurrency = Concurrency(Defaults(Limits(concurrency=2), Limits()))
 
     async def run() -> None:
-        first = await concurrency.admit(candidate(GRANT))
-        await concurrency.admit(candidate(GRANT))
+        first = concurrency.admit(candidate(GRANT))
+        concurrency.admit(candidate(GRANT))
         with pytest.raises(RateLimitExceeded, match="This key may have 2 requests") as refused:
-            await concurrency.admit(candidate(GRANT))
+            concurrency.admit(candidate(GRANT))
         assert ("retry-after", "1") in refused.value.headers
         first.release()
-        await concurrency.admit(candidate(GRANT))
+        concurrency.admit(candidate(GRANT))
 
     asyncio.run(run())
 
@@ -50,12 +50,12 @@ def test_the_keys_of_a_team_share_its_places() -> None:
     one, other = (of(name, Limits(concurrency=0), Limits(concurrency=1)) for name in ("a", "b"))
 
     async def run() -> None:
-        held = await concurrency.admit(candidate(one))
+        held = concurrency.admit(candidate(one))
         with pytest.raises(RateLimitExceeded, match="This team may have 1 requests"):
-            await concurrency.admit(candidate(other))
+            concurrency.admit(candidate(other))
         assert concurrency.running("b") == 0
         held.release()
-        (await concurrency.admit(candidate(other))).release()
+        (concurrency.admit(candidate(other))).release()
 
     asyncio.run(run())
 
