@@ -187,8 +187,9 @@ def test_a_running_request_holds_its_place(upstream: FakeUpstream, meter: Meter)
     assert len(upstream.received) == len(meter.events(key, 2)) == 2
 
 
-def test_one_after_another_is_never_two_at_once(upstream: FakeUpstream, meter: Meter, key: str) -> None:
+def test_one_after_another_is_never_two_at_once(upstream: FakeUpstream, meter: Meter) -> None:
     """Whoever asks again as soon as an answer has come, on one connection, is never refused."""
+    key = meter.new_key()
     upstream.answer([OK])
     with meter.control as control:
         control.patch(f"/api/v1/keys/{key.split('_')[1]}", json={"concurrency": 1})
