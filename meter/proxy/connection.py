@@ -76,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         self._poll = select.poll()
 
     # What the transport asks of it.
@@ -306,15 +307,15 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _set_deadline(self, seconds: float) -> None:
-        self._deadline = self._loop.time() + seconds
+        deadline = self._deadline = self._loop.time() + seconds
         # A timer that rings too early looks again: there is one in minutes rather than one for every read.
-        if self._timer is None or self._timer.when() > self._deadline:
-            self._set_timer(self._deadline)
+        if self._timer is None or self._rings_at > deadline:
+            self._set_timer(deadline)
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._ring)
+        self._timer, self._rings_at = self._loop.call_at(when, self._ring), when
 
     def _ring(self) -> None:
         self._timer = None
