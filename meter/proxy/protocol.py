@@ -171,6 +171,8 @@ class DataProtocol(BoundedProtocol):
         self._coming = None
         cycle = coming.cycle
         body, cycle.body = cycle.body, b""
+        # From here on it is whoever answers that gives back what was taken.
+        cycle.watch(closing=_stay, leaving=_stay)
         if self._direct is not None:
             self._direct.answer(coming.order, body, cycle)
 
@@ -240,4 +242,4 @@ def client_of(scope: Any) -> Client:
 
 
 def _stay() -> None:
-    """Do nothing where a client sends no more: all of its request is here, or it is refused for that."""
+    """Do nothing: what a client does now changes nothing yet."""
