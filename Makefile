@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: secrets rolling bench bench-ledger help install install-dev run demo test test-long screenshots cases stock asgi fuzz money dashboards series security audit sbom faults soak idle-streams slow-clients quota bench-admission bench-journal bench-limits bench-metrics bench-page bench-prices reports-bench check fmt lock clean
+.PHONY: secrets rolling bench bench-memory bench-others bench-ledger help install install-dev run demo test test-long screenshots cases stock asgi fuzz money dashboards series security audit sbom faults soak idle-streams slow-clients quota bench-admission bench-journal bench-limits bench-metrics bench-page bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,13 +96,19 @@ secrets: ## Make the secrets of docker-compose.yml in deploy/secrets; none is ma
 rolling: install-dev ## Replace two servers behind nginx under load; ROUNDS=10 by default (minutes)
 	METER_TEST_ROLLING_ROUNDS=$(or $(ROUNDS),10) $(BIN)/pytest -q -s tests/deploy/test_stack.py
 
-bench: install-dev ## Measure meter beside nginx: CPU a request, latency, streams, memory (needs nginx and wrk)
+bench: install-dev ## Measure meter beside nginx: CPU a request, latency, streams, usage, memory (needs nginx and wrk)
 	$(BIN)/python -m benchmarks $(BENCH)
 	$(BIN)/python -m tests.bench.tap
 	-$(BIN)/python -m tests.bench.admission
 	$(BIN)/python -m tests.bench.prices
 	$(BIN)/python -m tests.bench.journal
 	$(BIN)/python -m tests.bench.ledger
+
+bench-memory: install-dev ## Print what meter takes after many requests; REQUESTS=1000000 by default (long)
+	$(BIN)/python -m benchmarks.long --requests $(or $(REQUESTS),1000000)
+
+bench-others: install-dev ## Put Portkey's gateway and LiteLLM's proxy beside meter: CPU a request (minutes; installs both)
+	$(BIN)/python -m benchmarks.others
 
 bench-admission: install-dev ## Print what admission costs with budgets and rates, in CPU
 	$(BIN)/python -m tests.bench.admission

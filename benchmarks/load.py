@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from benchmarks.proxies import MODEL
@@ -25,18 +27,36 @@ class Loaded(NamedTuple):
     p99_us: float
 
 
-def body(*, stream: bool) -> str:
-    """Write a request's body; a stream asks for its usage, so that nothing has to be put in."""
-    options = ',"stream":true,"stream_options":{"include_usage":true}' if stream else ""
+class Asked(NamedTuple):
+    """What a request asks for."""
+
+    stream: bool = False
+    usage: bool = True
+    """Whether a stream asks for its usage itself, so that nothing has to be put in."""
+
+
+def body(asked: Asked) -> str:
+    """Write a request's body."""
+    options = ',"stream":true' if asked.stream else ""
+    options += ',"stream_options":{"include_usage":true}' if asked.stream and asked.usage else ""
     messages = '[{"role":"system","content":"You are brief."},{"role":"user","content":"What is a proxy?"}]'
     return f'{{"model":"{MODEL}","messages":{messages},"max_tokens":300{options}}}'
 
 
-def load(folder: Path, port: int, key: str, *, at_once: int, seconds: float, stream: bool) -> Loaded:
+class Target(NamedTuple):
+    """Where requests go, and with what in their heads."""
+
+    port: int
+    key: str
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+def load(folder: Path, target: Target, asked: Asked, *, at_once: int, seconds: float) -> Loaded:
     """Keep so many requests under way for so long."""
     script = folder / "load.lua"
-    script.write_text(_SCRIPT.format(body=body(stream=stream), key=key))
-    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in target.headers.items()]
+    script.write_text(_SCRIPT.format(body=body(asked), key=target.key) + "\n".join(lines))
+    url = f"http://127.0.0.1:{target.port}/v1/chat/completions"
     command = ["wrk", "-t1", f"-c{at_once}", f"-d{seconds:g}s", "--latency", "-s", str(script), url]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     errors = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
@@ -50,12 +70,13 @@ def load(folder: Path, port: int, key: str, *, at_once: int, seconds: float, str
     )
 
 
-def paced_request(key: str, pace_ms: int) -> bytes:
+def paced_request(key: str, pace_ms: int, events: int) -> bytes:
     """Write a request for a paced stream."""
-    content = body(stream=True)
+    content = body(Asked(stream=True))
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer {key}\r\nx-pace-ms: {pace_ms}\r\ncontent-length: {len(content)}\r\n\r\n"
+        f"authorization: Bearer {key}\r\nx-pace-ms: {pace_ms}\r\nx-events: {events}\r\n"
+        f"content-length: {len(content)}\r\n\r\n"
     )
     return (head + content).encode()
 

@@ -52,3 +52,26 @@ def memory_bytes(pid: int, *, peak: bool = False) -> int:
     name = "VmHWM:" if peak else "VmRSS:"
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def tree_cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process and of all that it has started and that still run."""
+    return sum(cpu_seconds(one) for one in _tree(pid))
+
+
+def tree_memory_bytes(pid: int) -> int:
+    """Return how much memory a process and its descendants take."""
+    return sum(memory_bytes(one) for one in _tree(pid))
+
+
+def _tree(pid: int) -> list[int]:
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for one in lists for child in one.read_text().split()]
+    return [pid, *(found for child in children for found in _tree(child))]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens at."""
+    with contextlib.ExitStack() as opened:
+        sockets = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]

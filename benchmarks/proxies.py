@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +14,7 @@ from typing import NamedTuple
 from benchmarks.processes import started
 
 MODEL = "bench"
+SHIPPED_SECONDS_MAX = 60.0
 
 _NGINX = """
 daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr warn;
@@ -54,8 +57,11 @@ class Installed:
     """A meter with a key, a price, a rate limit and a strict budget."""
 
     def __init__(self, folder: Path, port: int, upstream: int, durability: str) -> None:
+        folder.mkdir(exist_ok=True)
         self._folder = folder
         self._port = port
+        self._control_port = 0
+        self.upstream = upstream
         kept = {name: value for name, value in os.environ.items() if not name.startswith("METER_")}
         self._env = kept | {
             "METER_DATA_DIR": str(folder / "meter-data"),
@@ -74,17 +80,34 @@ class Installed:
         self._run("budgets", "set", *budget)
 
     @contextlib.contextmanager
-    def running(self, control_port: int) -> Iterator[Proxy]:
+    def running(self, control_port: int, name: str = "meter") -> Iterator[Proxy]:
         """Run it."""
+        self._control_port = control_port
         ports = ("--port", str(self._port), "--admin-port", str(control_port))
         command = [sys.executable, "-m", "meter", "serve", *ports]
         with started(command, self._port, self._folder / "meter.log", self._env) as pid:
-            yield Proxy("meter", self._port, pid, self.key)
+            yield Proxy(name, self._port, pid, self.key)
 
-    def requests_counted(self) -> int:
-        """Return how many requests a report counts."""
+    def counted(self, what: str = "requests") -> int:
+        """Return how many requests, or tokens of a kind, a report counts."""
         report = json.loads(self._run("report", "--format", "json"))
-        return int(report["total"]["requests"])
+        return int(report["total"][what])
+
+    def wait_until_shipped(self) -> None:
+        """Wait until every event is in the ledger."""
+        deadline = time.monotonic() + SHIPPED_SECONDS_MAX
+        while self._waiting():
+            if time.monotonic() > deadline:
+                raise RuntimeError("the ledger does not come after")
+            time.sleep(0.1)
+
+    def _waiting(self) -> float:
+        token = (self._folder / "meter-data" / "admin-token").read_text().strip()
+        headers = {"authorization": f"Bearer {token}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self._control_port}/metrics", headers=headers)
+        with urllib.request.urlopen(request) as answer:
+            lines = answer.read().decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("meter_journal_records "))
 
     def verify(self) -> str:
         """Return what `meter verify` says."""
