@@ -23,7 +23,7 @@ from meter.core.request import RequestFacts, read_request
 from meter.core.splice import include_usage
 from meter.core.stream_usage import ENSURE, mode_for
 from meter.proxy.account import Account, Accounting
-from meter.proxy.admission import Admission, Candidate
+from meter.proxy.admission import Admission, Admitted, Candidate
 from meter.proxy.answers import Send, respond
 from meter.proxy.connections import Local
 from meter.proxy.cycle import Cycle
@@ -185,7 +185,9 @@ class Relay:
         sent = include_usage(body, facts.document) if asks else body
         errand = Errand(upstream, order, sent, identity=sent is not body)
         candidate = Candidate(self._planned(order, upstream, facts), grant, facts)
-        admitted = await self.admission.admit(candidate)
+        admitted = self.admission.enter(candidate)
+        if not isinstance(admitted, Admitted):
+            admitted = await admitted
         admitted.add(arrival)
         account = Account(self.accounting, admitted, grant)
         try:
