@@ -11,7 +11,7 @@ SAMPLE := $(if $(strip $(ROUTERHUB_API_KEY)$(METER_UPSTREAM_URL)$(wildcard meter
 TESTS_AT_ONCE := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 .DEFAULT_GOAL := help
-.PHONY: secrets rolling bench bench-memory bench-others bench-ledger help install install-dev run demo test test-long screenshots cases stock asgi fuzz money dashboards series security audit sbom faults soak idle-streams slow-clients quota bench-admission bench-journal bench-limits bench-metrics bench-page bench-prices reports-bench check fmt lock clean
+.PHONY: secrets rolling bench bench-memory bench-others bench-ledger help install install-dev run demo test test-long screenshots cases stock asgi fuzz money dashboards series security audit sbom faults soak idle-streams slow-clients quota bench-calls bench-admission bench-journal bench-limits bench-metrics bench-page bench-prices reports-bench check fmt lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ bench-memory: install-dev ## Print what meter takes after many requests; REQUEST
 
 bench-others: install-dev ## Put Portkey's gateway and LiteLLM's proxy beside meter: CPU a request (minutes; installs both)
 	$(BIN)/python -m benchmarks.others
+
+bench-calls: install-dev ## Print how many functions a request calls, by module (needs wrk)
+	$(BIN)/python -m benchmarks.calls $(CALLS)
 
 bench-admission: install-dev ## Print what admission costs with budgets and rates, in CPU
 	$(BIN)/python -m tests.bench.admission

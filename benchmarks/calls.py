@@ -15,10 +15,12 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.load import load
-from benchmarks.processes import started
+from benchmarks.load import Asked, Target, load
+from benchmarks.measuring import upstreams
+from benchmarks.processes import free_ports
 from benchmarks.proxies import Installed
 
+AT_ONCE = 16
 WAIT_SECONDS_MAX = 20.0
 SHOWN = 40
 
@@ -34,10 +36,10 @@ def main() -> int:
     """Count and print; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calls", description=__doc__)
     parser.add_argument("--stream", action="store_true", help="Streams of 200 events, at once.")
-    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=4.0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="meter-calls-") as path:
-        requests, called = _measure(Path(path), seconds=given.seconds, stream=given.stream)
+        requests, called = _measure(Path(path), Asked(stream=given.stream), given.seconds)
     total = (called.python.total() + called.c.total()) / requests
     sys.stdout.write(f"{requests} requests, {total:,.0f} calls a request\n\n")
     sys.stdout.write("| module | Python | C |\n|---|---|---|\n")
@@ -47,16 +49,16 @@ def main() -> int:
     return 0
 
 
-def _measure(folder: Path, *, seconds: int, stream: bool) -> tuple[int, Called]:
-    upstream, port, control = 18731, 18732, 18733
-    command = [sys.executable, "-m", "benchmarks.upstream", str(upstream)]
+def _measure(folder: Path, asked: Asked, seconds: float) -> tuple[int, Called]:
+    source, port, control = free_ports(3)
     counts = folder / "calls"
-    with started(command, upstream, folder / "upstream.log"):
-        installed = Installed(folder, port, upstream, "power")
-        with installed.running(control, "-m", "benchmarks.profiled", str(counts)) as meter:
-            load(folder, port, meter.key, at_once=16, seconds=1, stream=stream)
+    with upstreams(folder, [source]):
+        installed = Installed(folder / "meter", port, source, "power")
+        with installed.running(control, program=("benchmarks.profiled", str(counts))) as meter:
+            target = Target(port, meter.key)
+            load(folder, target, asked, at_once=AT_ONCE, seconds=1)
             os.kill(meter.pid, signal.SIGUSR1)
-            done = load(folder, port, meter.key, at_once=16, seconds=seconds, stream=stream)
+            done = load(folder, target, asked, at_once=AT_ONCE, seconds=seconds)
             os.kill(meter.pid, signal.SIGUSR2)
             _wait_for(counts)
     return done.requests, _read(counts)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,11 +80,13 @@ class Installed:
         self._run("budgets", "set", *budget)
 
     @contextlib.contextmanager
-    def running(self, control_port: int, name: str = "meter") -> Iterator[Proxy]:
-        """Run it."""
+    def running(
+        self, control_port: int, name: str = "meter", program: Sequence[str] = ("meter",)
+    ) -> Iterator[Proxy]:
+        """Run it, by a module that takes meter's arguments."""
         self._control_port = control_port
         ports = ("--port", str(self._port), "--admin-port", str(control_port))
-        command = [sys.executable, "-m", "meter", "serve", *ports]
+        command = [sys.executable, "-m", *program, "serve", *ports]
         with started(command, self._port, self._folder / "meter.log", self._env) as pid:
             yield Proxy(name, self._port, pid, self.key)
 
