@@ -20,10 +20,11 @@ from meter.journal.quarantine import Quarantine
 
 BATCH_EVENTS_MAX = 1000
 # Waiting for company makes batches of what comes together: a while at least, and so many times what the last
-# round took of the processor, since a round takes some milliseconds of it however few events it has.
+# round took of the processor, since a round takes some of it however few events it has. So rounds take a
+# hundredth of one processor, until they are as far apart as they may be.
 LINGER_SECONDS_MIN = 0.02
 LINGER_SECONDS_MAX = 0.5
-LINGER_FACTOR = 30
+LINGER_FACTOR = 100
 RETRY_SECONDS_FIRST = 0.1
 RETRY_SECONDS_MAX = 5.0
 ADOPT_SECONDS = 10.0

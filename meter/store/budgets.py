@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -43,6 +43,10 @@ _NAMED = (
         _SUCCESSORS.c.created_at,
     )
 )
+
+_READ = tuple(name for name in Budget.__struct_fields__ if name in _NAMED.selected_columns)
+_values = attrgetter(*_READ)
+_id_of = attrgetter("id")
 
 
 def put(database: Database, budget: Budget, by: Signature) -> Standing:
@@ -108,14 +112,13 @@ def _find(connection: sa.Connection, budget: Budget) -> Budget | None:
 
 
 def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[Budget]:
-    lines = groupby(connection.execute(query).mappings(), key=itemgetter("id"))
+    lines = groupby(connection.execute(query), key=_id_of)
     return [_budget(list(rows)) for _, rows in lines]
 
 
-def _budget(rows: Sequence[sa.RowMapping]) -> Budget:
-    newest = rows[-1]
-    values = {name: newest[name] for name in Budget.__struct_fields__ if name in newest}
-    values["successors"] = [row["successor"] for row in rows if row["successor"] is not None]
+def _budget(rows: Sequence[sa.Row[Any]]) -> Budget:
+    values = dict(zip(_READ, _values(rows[-1]), strict=True))
+    values["successors"] = [row.successor for row in rows if row.successor is not None]
     found: Budget = msgspec.convert(values, Budget)
     return found
 

@@ -4,9 +4,10 @@ Nearly always none of them is there yet, and they go straight in. Where one is, 
 table, from which those are taken that are missing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from operator import attrgetter, itemgetter
+from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -36,9 +37,8 @@ _MOVE = (
 
 _values = attrgetter(*_FIELDS)
 _LISTS = [at for at, name in enumerate(NAMES) if isinstance(usage_events.c[name].type, sa.JSON)]
-_key = itemgetter(_FIELDS.index("event_id"), _FIELDS.index("started_at"))
+_key = attrgetter("event_id", "started_at")
 
-_Rows = list[tuple[object, ...]]
 _Convert = Callable[[Any], object]
 
 
@@ -46,21 +46,22 @@ def insert(
     connection: sa.Connection, events: Mapping[str, UsageEvent], posted_at: datetime
 ) -> list[UsageEvent]:
     """Insert events, which are given by their ids, into the ledger; returns those that were not there yet."""
-    converted = sorted(rows(connection.dialect, list(events.values()), posted_at), key=_key)
+    ordered = sorted(events.values(), key=_key)
     try:
         with connection.begin_nested():
-            _fill(connection, usage_events.name, converted)
+            _fill(connection, usage_events.name, ordered, posted_at)
     except (sa.exc.IntegrityError, psycopg.IntegrityError):
         # Some are there, or break another rule, which shows when they are moved.
-        return [events[event_id] for event_id in _insert_missing(connection, converted)]
+        return [events[event_id] for event_id in _insert_missing(connection, ordered, posted_at)]
     return list(events.values())
 
 
-def rows(dialect: sa.Dialect, events: Sequence[UsageEvent], posted_at: datetime) -> _Rows:
+def rows(
+    dialect: sa.Dialect, events: Iterable[UsageEvent], posted_at: datetime
+) -> Iterator[tuple[object, ...]]:
     """Convert events to what the driver takes of `NAMES`; raises `RowRefused` where it takes one never."""
-    *converters, (_, convert_posted_at) = _converters(dialect)
+    *converters, (_, convert_posted_at) = _converters(dialect.name)
     posted = convert_posted_at(posted_at)
-    converted = []
     for event in events:
         row = [*_values(event), posted]
         try:
@@ -71,40 +72,43 @@ def rows(dialect: sa.Dialect, events: Sequence[UsageEvent], posted_at: datetime)
                     row[at] = convert(row[at])
         except (ValueError, TypeError) as error:
             raise RowRefused(f"{NAMES[at]} of event {event.event_id}: {error}") from error
-        converted.append(tuple(row))
-    return converted
+        yield tuple(row)
 
 
-def _insert_missing(connection: sa.Connection, converted: _Rows) -> list[str]:
+def _insert_missing(
+    connection: sa.Connection, ordered: Sequence[UsageEvent], posted_at: datetime
+) -> list[str]:
     connection.exec_driver_sql(_CREATE)
-    _fill(connection, _STAGED, converted)
+    _fill(connection, _STAGED, ordered, posted_at)
     read = usage_events.c.event_id.type.result_processor(connection.dialect, None) or str
     inserted = [str(read(event_id)) for (event_id,) in connection.exec_driver_sql(_MOVE)]
     connection.exec_driver_sql(_DROP)
     return inserted
 
 
-def _fill(connection: sa.Connection, table: str, converted: _Rows) -> None:
+def _fill(connection: sa.Connection, table: str, ordered: Sequence[UsageEvent], posted_at: datetime) -> None:
+    converted = rows(connection.dialect, ordered, posted_at)
     if connection.dialect.name == "sqlite":
-        insert_rows(connection, f"{table} ({_COLUMNS})", converted)
+        insert_rows(connection, f"{table} ({_COLUMNS})", list(converted))
         return
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({_COLUMNS}) FROM STDIN") as copy:
+        # One by one, so that the server works while the next ones are made.
         for row in converted:
             copy.write_row(row)
 
 
-def _converters(dialect: sa.Dialect) -> list[tuple[int, _Convert]]:
+@cache
+def _converters(dialect: str) -> list[tuple[int, _Convert]]:
     """Return what has to be converted, as SQLAlchemy would, but in a fraction of its time."""
     found = ((at, _converter(dialect, usage_events.c[name].type)) for at, name in enumerate(NAMES))
     return [(at, convert) for at, convert in found if convert is not None]
 
 
-def _converter(dialect: sa.Dialect, kind: sa.types.TypeEngine[Any]) -> _Convert | None:
-    is_sqlite = dialect.name == "sqlite"
+def _converter(dialect: str, kind: sa.types.TypeEngine[Any]) -> _Convert | None:
     if isinstance(kind, UtcDateTime):
-        return time_text if is_sqlite else _postgresql_time
-    return _sqlite_uuid if is_sqlite and isinstance(kind, sa.Uuid) else None
+        return time_text if dialect == "sqlite" else _postgresql_time
+    return _sqlite_uuid if dialect == "sqlite" and isinstance(kind, sa.Uuid) else None
 
 
 def _postgresql_time(value: datetime) -> str:
