@@ -62,9 +62,11 @@ class Purse:
 
     def promise(self, amount: int, at: float) -> int:
         """Set a part aside for a request; returns what is free then, below 0 where the part was not there."""
-        promised = self.promised = self.promised + amount
-        faded = int(self.need * FADING)
-        self.need = max(amount, faded)
+        self.promised += amount
+        if amount < self.need:
+            self.need = max(int(self.need * FADING), amount)
+        else:
+            self.need = amount
         elapsed = at - self.used_at
         if elapsed < 1.0:
             # An average over about a second, which forgets a burst as soon as it is over.
@@ -72,7 +74,7 @@ class Purse:
         else:
             self.pace = amount / min(elapsed, 10.0)
         self.used_at = at
-        return self.held - promised - self.returning
+        return self.held - self.promised - self.returning
 
     def learn(self, share: Share | None, turn: int) -> None:
         """Take in what the database holds for this process, unless that is older than what is known."""

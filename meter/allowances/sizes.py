@@ -33,7 +33,8 @@ class Sizes:
             before = self._tokens.get(pair, float(event.completion_tokens))
             self._tokens[pair] = before + WEIGHT * (event.completion_tokens - before)
             self._tokens.move_to_end(pair)
-        self._bound()
+        if len(self._tokens) > PAIRS_REMEMBERED_MAX:
+            self._bound()
 
     def likely(self, key_id: str, model: str) -> int:
         """Return how many tokens an answer will likely have."""

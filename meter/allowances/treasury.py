@@ -162,28 +162,27 @@ class Treasury:
     def cancel(self, reservation: Reservation) -> None:
         """Take back what was reserved for a request that did not begin; doing it again does nothing."""
         for part in reservation.parts:
-            part.purse.release(part.amount)
+            part.purse.promised -= part.amount
         reservation.parts = ()
 
     def settle(self, event: UsageEvent, reservation: Reservation) -> UsageEvent:
         """Keep what an event has used of its reservation, until the ledger has it; put that on it."""
         reservation.settled = True
         amounts = charged(event)
-        anomalies, overshot = event.anomalies, False
-        kept: list[Part] = []
+        anomalies, reserved, overshot = event.anomalies, reservation.reserved, False
         for part in reservation.parts:
             purse = part.purse
             used = amounts[purse.at]
             if used > part.amount and purse.budget.enforcement is Enforcement.STRICT:
                 overshot = True
             # What the ledger will take out of the allowance.
-            moved = max(0, min(used, part.amount))
+            moved = min(used, part.amount) if used > 0 else 0
             purse.promised -= part.amount - moved
-            kept.append(Part(purse, moved))
+            part.amount = moved
         if overshot and OVERSHOOT not in anomalies:
             anomalies = (*anomalies, OVERSHOOT)
-        self._unshipped[event.event_id] = Reservation(tuple(kept))
-        return msgspec.structs.replace(event, reserved=reservation.reserved, anomalies=anomalies)
+        self._unshipped[event.event_id] = reservation
+        return msgspec.structs.replace(event, reserved=reserved, anomalies=anomalies)
 
     def shipped(self, event_ids: Iterable[str], shares: Mapping[int, Share], turn: int) -> None:
         """Take note that events are in the ledger, which has taken them out of what is held."""
@@ -194,7 +193,9 @@ class Treasury:
     def forget(self, event_ids: Iterable[str]) -> None:
         """Keep nothing any more for events that are in the ledger, or never will be."""
         for event_id in event_ids:
-            self.cancel(self._unshipped.pop(event_id, Reservation()))
+            reservation = self._unshipped.pop(event_id, None)
+            if reservation is not None:
+                self.cancel(reservation)
 
     async def beat(self) -> datetime:
         """Say that this process lives, and take in what has changed; returns the time that counts."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -177,7 +177,7 @@ class Budgeting:
             cut()
 
 
-class Expected(NamedTuple):
+class Expected(msgspec.Struct, frozen=True, gc=False):
     """What a request will likely use."""
 
     all: Amounts
@@ -263,8 +263,11 @@ def _parts(needs: Sequence[Need], most: Bound | None, some: Amounts) -> tuple[Pa
 
 
 def _in_tier(prices: Sequence[Price], service_tier: str | None) -> Price | None:
-    standard = prices[0] if prices else None
-    return next((price for price in prices if price.service_tier == service_tier), standard)
+    if service_tier is not None:
+        for price in prices:
+            if price.service_tier == service_tier:
+                return price
+    return prices[0] if prices else None
 
 
 class Office:

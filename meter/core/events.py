@@ -41,14 +41,14 @@ class UsageSource(StrEnum):
     NONE = "none"
 
 
-class Reserved(msgspec.Struct, frozen=True, array_like=True):
+class Reserved(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a request has reserved of an allowance, in the measure of the budget."""
 
     allowance: int
     amount: int
 
 
-class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One upstream attempt on a metered route. Token counts are normalised and billable."""
 
     event_id: str

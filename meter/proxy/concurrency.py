@@ -6,14 +6,12 @@ from meter.proxy.admission import Candidate, Hold
 
 RETRY_AFTER_SECONDS = 1
 
-_OWNERS = ("key", "team")
-
 
 class Concurrency:
     """Admits so many attempts at once; a step of the admission."""
 
     def __init__(self, defaults: Defaults) -> None:
-        self._defaults = (defaults.key.concurrency, defaults.team.concurrency)
+        self._defaults = defaults
         self._running: dict[str, int] = {}
 
     def running(self, owner_id: str) -> int:
@@ -23,15 +21,20 @@ class Concurrency:
     def admit(self, candidate: Candidate) -> Hold:
         """Take a place of the key and of its team, or raise `RateLimitExceeded`."""
         grant, running = candidate.grant, self._running
-        owners = (grant.key_id, grant.team_id)
-        limits = (grant.limits.concurrency, grant.team_limits.concurrency)
-        for owner_id, own, default, owner in zip(owners, limits, self._defaults, _OWNERS, strict=True):
-            limit = default if own is None else own
-            if limit and running.get(owner_id, 0) >= limit:
-                raise _refusal(owner, limit, running[owner_id])
-        for owner_id in owners:
-            running[owner_id] = running.get(owner_id, 0) + 1
-        return _Places(running, owners)
+        key_id, team_id = grant.key_id, grant.team_id
+        limit = grant.limits.concurrency
+        if limit is None:
+            limit = self._defaults.key.concurrency
+        if limit and running.get(key_id, 0) >= limit:
+            raise _refusal("key", limit, running[key_id])
+        limit = grant.team_limits.concurrency
+        if limit is None:
+            limit = self._defaults.team.concurrency
+        if limit and running.get(team_id, 0) >= limit:
+            raise _refusal("team", limit, running[team_id])
+        running[key_id] = running.get(key_id, 0) + 1
+        running[team_id] = running.get(team_id, 0) + 1
+        return _Places(running, (key_id, team_id))
 
 
 class _Places(Hold):
