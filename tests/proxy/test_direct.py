@@ -106,7 +106,7 @@ def test_a_body_may_come_in_pieces(sent: int, upstream: FakeUpstream, meter: Met
     body = wire.chat()
 
     with begun(meter, key, body, sent) as connection:
-        server.until(lambda: held_bytes(meter) >= len(body), "the body to be held")
+        server.until(lambda: held_bytes(meter) >= sent, "what has come to be held")
         connection.send(body[sent:])
         answer = wire.parse(connection.read_to_end())
 
@@ -117,10 +117,10 @@ def test_a_body_may_come_in_pieces(sent: int, upstream: FakeUpstream, meter: Met
 
 def test_whoever_leaves_within_a_body_leaves_nothing(upstream: FakeUpstream, meter: Meter, key: str) -> None:
     """What was held for the request is given back, and nothing of it goes upstream or is charged."""
-    body = wire.chat(user="u" * 10_000)
+    body, sent = wire.chat(user="u" * 10_000), 5000
 
-    with begun(meter, key, body, 5000):
-        server.until(lambda: held_bytes(meter) >= len(body), "the body to be held")
+    with begun(meter, key, body, sent):
+        server.until(lambda: held_bytes(meter) >= sent, "what has come to be held")
     server.until(lambda: held_bytes(meter) == 0, "it to be given back")
 
     assert upstream.received == []
