@@ -119,7 +119,7 @@ class Shipper:
 
     @property
     def lag_seconds(self) -> float:
-        """How long ago everything had been shipped."""
+        """How long ago nothing was left that has not been shipped by now."""
         return time.monotonic() - self._empty_at
 
     def start(self) -> None:
@@ -170,14 +170,21 @@ class Shipper:
     def _ship(self) -> None:
         # A round that failed half way may have taken what it did not deliver.
         self._backlog.rewind()
-        while (batch := self._backlog.take(BATCH_EVENTS_MAX)) is not None:
+        while True:
+            batch = self._backlog.take(BATCH_EVENTS_MAX)
+            taken_at = time.monotonic()
+            if batch is None:
+                break
             for lost in batch.lost:
                 log.error("segment %d of this journal is damaged at %d", lost.segment, lost.damage.start)
                 self._delivery.quarantine.keep_lost(self._holder, lost)
             self._delivery.deliver(batch.events)
             self._backlog.acknowledge(batch)
             self.shipped += len(batch.events)
-        self._empty_at = time.monotonic()
+            if len(batch.events) < BATCH_EVENTS_MAX and self._wake.is_set():
+                # What has come meanwhile are few, and they wait for company as others do.
+                break
+        self._empty_at = taken_at
 
     def _has_more(self) -> bool:
         self._backlog.rewind()

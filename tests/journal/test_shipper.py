@@ -2,11 +2,13 @@
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from meter.core.events import UsageEvent
 from meter.journal import shipper
 from meter.journal.backlog import Backlog
 from meter.journal.folder import Folder
@@ -142,6 +144,28 @@ def test_the_thread_ships_what_is_there_and_what_comes(folder: Folder, tmp_path:
 
     assert books.deliveries == ids(2)
     assert started.close(1)
+
+
+def test_what_comes_meanwhile_waits_for_company(folder: Folder, tmp_path: Path, start: Start) -> None:
+    """What is written while a batch is delivered is no batch of its own at once: more may come."""
+    write_segment(folder, 1, settle(0))
+    books, times = Books(), list[float]()
+
+    def busy(events: Sequence[UsageEvent], /) -> int:
+        if not times:
+            write_segment(folder, 2, settle(1))
+            made.wake()
+        times.append(time.monotonic())
+        return books(events)
+
+    delivery = dataclasses.replace(make_delivery(tmp_path, books), sink=busy)
+    made = Shipper(Backlog(folder), delivery, holder="holder", adopt=lambda: None, upkeep=lambda: None)
+    made.start()
+    until(lambda: made.shipped == 2)
+
+    assert made.close(1)
+    assert books.deliveries == ids(2)
+    assert times[1] - times[0] >= shipper.LINGER_SECONDS_MIN
 
 
 def test_closing_ships_what_is_left(folder: Folder, tmp_path: Path, start: Start) -> None:
