@@ -104,9 +104,10 @@ class Window:
     def put(self, amount: int, now: float) -> Entry:
         """Do the same right after `used` at the same time."""
         entries = self._entries
-        if not entries or now - entries[-1].began_at >= STEP_SECONDS:
-            entries.append(Entry(now))
-        entry = entries[-1]
+        entry = entries[-1] if entries else None
+        if entry is None or now - entry.began_at >= STEP_SECONDS:
+            entry = Entry(now)
+            entries.append(entry)
         entry.ended_at = now
         entry.amount += amount
         self._used += amount
@@ -153,11 +154,26 @@ class Windows:
 
     def add(self, rate: Rate, amount: int, now: float) -> Entry:
         """Count something, whether or not there is room."""
-        return self._window(rate[:COUNTED], now).add(amount, now)
+        counted = rate[:COUNTED]
+        window = self._windows.get(counted)
+        if window is None:
+            window = self._new(counted, now)
+        else:
+            self._windows.move_to_end(counted)
+        return window.add(amount, now)
 
     def add_all(self, asked: Iterable[Asked], now: float) -> list[Entry]:
         """Count all of this right after it was not `refused` at the same time."""
-        return [self._window(rate[:COUNTED], now).put(amount, now) for rate, amount in asked]
+        windows, entries = self._windows, []
+        for rate, amount in asked:
+            counted = rate[:COUNTED]
+            window = windows.get(counted)
+            if window is None:
+                window = self._new(counted, now)
+            else:
+                windows.move_to_end(counted)
+            entries.append(window.put(amount, now))
+        return entries
 
     def take_back(self, asked: Asked, entry: Entry, now: float) -> None:
         """Count less of an entry."""
@@ -170,14 +186,9 @@ class Windows:
         window = self._windows.get(asked.rate[:COUNTED]) or Window()
         return window.standing(asked.amount, asked.rate.limit, now)
 
-    def _window(self, counted: Counted, now: float) -> Window:
-        """Return the window of a rate, as the one that was used last."""
-        window = self._windows.get(counted)
-        if window is None:
-            self._sweep(now)
-            window = self._windows[counted] = Window()
-        else:
-            self._windows.move_to_end(counted)
+    def _new(self, counted: Counted, now: float) -> Window:
+        self._sweep(now)
+        window = self._windows[counted] = Window()
         return window
 
     def _sweep(self, now: float) -> None:

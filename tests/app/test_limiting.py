@@ -74,6 +74,6 @@ def test_what_is_remembered_of_keys_is_bounded() -> None:
     """However many keys there are, so many are remembered."""
     made = limiting()
     for number in range(KEYS_REMEMBERED_MAX + 5):
-        made.rates_of(msgspec.structs.replace(GRANT, key_id=str(number)))
+        made.count(candidate(msgspec.structs.replace(GRANT, key_id=str(number))))
 
     assert made.keys_remembered == 5
