@@ -1,7 +1,8 @@
 """A metered request before its body is read, and the errand to an upstream that it becomes."""
 
 from collections.abc import Awaitable
-from typing import NamedTuple
+
+import msgspec
 
 from meter.core.keys import Grant
 from meter.proxy.load import Arrival
@@ -10,7 +11,7 @@ from meter.proxy.routes import Match
 from meter.proxy.upstream import Exchange, Upstream
 
 
-class Order(NamedTuple):
+class Order(msgspec.Struct, frozen=True):
     """A request of somebody who may make it."""
 
     found: Match

@@ -1,12 +1,14 @@
 """What an attempt writes its answer to: the client's side, be that a connection of ours or ASGI."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from meter.core.errors import MeterError
 from meter.proxy.headers import Pairs
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True):
     """What a response begins with, for the client."""
 
     status: int

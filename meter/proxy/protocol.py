@@ -6,7 +6,9 @@ request that is there as a whole is being answered, and whoever answers is told.
 """
 
 import asyncio
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from meter.proxy.bounded import BoundedProtocol
 from meter.proxy.cycle import Client, Cycle
@@ -37,7 +39,7 @@ class Direct(Protocol):
         """Answer it, from now on."""
 
 
-class _Coming(NamedTuple):
+class _Coming(msgspec.Struct, frozen=True):
     """A request that was taken on, and whose body comes."""
 
     order: Order

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import NamedTuple
 
 import httpx
+import msgspec
 
 from meter.core.attempts import Ending, conclude, succeeded
 from meter.core.clock import Clock
@@ -38,7 +39,7 @@ class Bounds(NamedTuple):
     response_bytes_max: int = 0
 
 
-class Plan(NamedTuple):
+class Plan(msgspec.Struct, frozen=True):
     """What a pump needs to know of its request."""
 
     errand: Errand
