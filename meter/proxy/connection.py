@@ -151,23 +151,28 @@ class Connection(asyncio.Protocol):
         if response is None:
             self._transport.abort()
             return
-        received_before = response.received
+        fault: httptools.HttpParserError | None = None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as fault:
-            if self._came:
-                self._take_in(response)
+        except httptools.HttpParserError as found:
+            fault = found
+        came, full = self._came, False
+        brought = bool(came) and not response.without_body
+        if brought:
+            full = response.add(came[0] if len(came) == 1 else b"".join(came))
+        came.clear()
+        if fault is not None:
             self._misunderstood(response, fault)
             return
-        if self._came:
-            self._take_in(response)
         if response.complete:
             self._end()
-        elif response.received == received_before:
+        elif not brought:
             self._add_overhead(len(data))
         else:
             self._overhead_bytes = 0
-            self._rest_if_full(response)
+            if full and not self._reading_paused:
+                self._reading_paused = True
+                self._transport.pause_reading()
         if response.begun:
             response.wake()
 
@@ -258,12 +263,6 @@ class Connection(asyncio.Protocol):
             # It was informational.
             response.headers.clear()
 
-    def _take_in(self, response: Incoming) -> None:
-        """Take in what one read has brought of the body."""
-        if not response.without_body:
-            response.add(self._came[0] if len(self._came) == 1 else b"".join(self._came))
-        self._came.clear()
-
     # How an exchange ends.
 
     def _end(self) -> None:
@@ -300,11 +299,6 @@ class Connection(asyncio.Protocol):
             self._fail(
                 httpx.RemoteProtocolError(f"more than {self._overhead_bytes_max} bytes came without a body")
             )
-
-    def _rest_if_full(self, response: Incoming) -> None:
-        if response.too_full and not self._reading_paused:
-            self._reading_paused = True
-            self._transport.pause_reading()
 
     def _set_deadline(self, seconds: float) -> None:
         deadline = self._deadline = self._loop.time() + seconds

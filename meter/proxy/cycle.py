@@ -4,10 +4,12 @@ To the connection it looks like uvicorn's own `RequestResponseCycle`, and to an 
 it writes goes out at once.
 """
 
+import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from meter.core.errors import MeterError
@@ -53,20 +55,10 @@ class Client:
 class Line(Protocol):
     """The connection, as a cycle needs it."""
 
-    @property
-    def slow(self) -> bool:
-        """Whether the client takes in less than is written."""
+    transport: asyncio.Transport
+    flow: FlowControl
 
-    def write(self, data: bytes) -> None:
-        """Write now."""
-
-    async def drain(self) -> None:
-        """Wait until the client has taken in what was written, or is gone."""
-
-    def close(self) -> None:
-        """Close when everything has been written."""
-
-    def answered(self) -> None:
+    def on_response_complete(self) -> None:
         """Go on to the next request."""
 
 
@@ -83,6 +75,8 @@ class Cycle(Client):
     def __init__(self, line: Line, scope: object, *, keep_alive: bool) -> None:
         super().__init__()
         self._line = line
+        self._transport = line.transport
+        self._flow = line.flow
         self.scope = scope
         """What uvicorn tells a connection's requests apart by."""
         self.keep_alive = keep_alive
@@ -98,7 +92,7 @@ class Cycle(Client):
     @property
     def full(self) -> bool:
         """Whether the client takes in less than is given."""
-        return self._line.slow and not self._ended
+        return self._flow.write_paused and not self._ended
 
     @property
     def empty(self) -> bool:
@@ -111,7 +105,9 @@ class Cycle(Client):
 
     def give(self, chunk: bytes) -> None:
         """Write a chunk."""
-        self._write(self._framed(chunk))
+        framed = self._framed(chunk)
+        if not self._ended and not self.disconnected:
+            self._transport.write(framed)
 
     def answer(self, head: Head, body: bytes) -> None:
         """Write a whole answer, by one write."""
@@ -134,7 +130,7 @@ class Cycle(Client):
         else:
             self._write(framed)
             self._ended = True
-            self._line.close()
+            self._transport.close()
 
     def fail(self) -> None:
         """Say that something went wrong here, if that can be said yet."""
@@ -150,11 +146,11 @@ class Cycle(Client):
 
     async def room(self) -> None:
         """Wait until the client has taken in what was written, or is gone."""
-        await self._line.drain()
+        await self._flow.drain()
 
     def _write(self, data: bytes) -> None:
         if data and not self._ended and not self.disconnected:
-            self._line.write(data)
+            self._transport.write(data)
 
     def _opened(self, head: Head) -> bytes:
         self.response_started = True
@@ -184,5 +180,5 @@ class Cycle(Client):
         self._write(data + _END if self._chunked else data)
         self._ended = self.response_complete = True
         if not self.keep_alive:
-            self._line.close()
-        self._line.answered()
+            self._transport.close()
+        self._line.on_response_complete()

@@ -67,25 +67,21 @@ class Incoming(httpx.AsyncByteStream):
     @property
     def awaited(self) -> bool:
         """Whether somebody waits for more of it; whoever does not has all the time in the world."""
-        return self._waiter is not None
+        return self._waiter is not None and not self._waiter.done()
 
     @property
     def whole(self) -> bool:
         """Whether all of the body is here, and can be read at once."""
         return self.complete and self._buffered <= CHUNK_BYTES_MAX
 
-    @property
-    def too_full(self) -> bool:
-        """Whether more waits to be read than should."""
-        return self._buffered > BUFFERED_BYTES_MAX
-
-    def add(self, piece: bytes) -> None:
-        """Take in a piece of the body."""
+    def add(self, piece: bytes) -> bool:
+        """Take in a piece of the body; returns whether more waits to be read than should."""
         self._pieces.append(piece)
         self._buffered += len(piece)
         self.received += len(piece)
         # The parser has said that a body is complete before its last piece comes here.
         self.over = False
+        return self._buffered > BUFFERED_BYTES_MAX
 
     def finish(self) -> None:
         """Take note that the last byte of the body has come."""
@@ -136,15 +132,13 @@ class Incoming(httpx.AsyncByteStream):
         """Give up the rest, if there is any."""
         self._source.abandon(self)
 
-    async def _wait(self, what: str) -> None:
+    def _wait(self, what: str) -> asyncio.Future[None]:
+        """Return what is done when there is something to look at; raises the fault of what has failed."""
         if self._fault is not None:
             raise self._fault
         self._waiter = self._loop.create_future()
         self._source.expect(self, self.timeouts.get(what))
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _take(self) -> bytes:
         pieces = self._pieces

@@ -118,29 +118,6 @@ class DataProtocol(BoundedProtocol):
         client_of(cycle.scope).close()
         return True
 
-    # What a cycle asks of it.
-
-    @property
-    def slow(self) -> bool:
-        """Whether the client takes in less than is written."""
-        return self.flow.write_paused
-
-    def write(self, data: bytes) -> None:
-        """Write now."""
-        self.transport.write(data)
-
-    async def drain(self) -> None:
-        """Wait until the client has taken in what was written, or is gone."""
-        await self.flow.drain()
-
-    def close(self) -> None:
-        """Close when everything has been written."""
-        self.transport.close()
-
-    def answered(self) -> None:
-        """Go on to the next request."""
-        self.on_response_complete()
-
     # How it takes requests on.
 
     def takes_on(self) -> bool:
