@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql
 
 from meter.core.rollup import AMOUNTS, COUNTS, TALLIES, LineKey, Sums, coarser
 from meter.core.spans import GRAINS
+from meter.store.postgresql import numbers_array, texts_array
 from meter.store.sqlite import insert_rows, time_text
 from meter.store.tables import ROLLUP, usage_15m
 
@@ -53,8 +54,10 @@ def _add_to_sqlite(connection: sa.Connection, table: sa.Table, rows: list[_Row])
 
 def _add_to_postgresql(connection: sa.Connection, table: sa.Table, rows: list[_Row]) -> None:
     """Send a column at a time: a statement for each line would take several times as long."""
-    columns = tuple(list(values) for values in zip(*rows, strict=True))
-    connection.exec_driver_sql(_UNNESTED[table.name], columns)
+    columns = list(zip(*rows, strict=True))
+    names, sums = columns[: len(_LINE_KEY)], columns[len(_LINE_KEY) :]
+    arrays = (*map(texts_array, names), *map(numbers_array, sums))
+    connection.exec_driver_sql(_UNNESTED[table.name], arrays)
 
 
 def _added(table: sa.Table) -> str:

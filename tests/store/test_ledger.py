@@ -393,6 +393,23 @@ def test_numbers_that_an_upstream_makes_up_stop_nothing(
     assert lines(database) == fold(events)
 
 
+@pytest.mark.parametrize("name", ['"', "\\", '\\"', "a,b", "{}", "NULL", "", " ", "☃\n\t'", "%s", "$1", "?"])
+def test_names_of_any_characters_are_told_apart(database: Database, name: str) -> None:
+    """Whatever models and upstreams are called, their lines are theirs."""
+    names = [name, f"{name}x", f"y{name}", "other"]
+    events = [
+        make_event(new_event_id(RANDOM), model_requested=model, upstream=upstream, cost=2**40)
+        for model in names
+        for upstream in names
+    ]
+
+    ledger.append(database, events, NOW)
+    ledger.append(database, [make_event(new_event_id(RANDOM), model_requested=name, upstream=name)], NOW)
+
+    assert len(lines(database)) == len(events)
+    assert ledger.verify(database) == []
+
+
 def test_lists_are_stored_as_json(database: Database) -> None:
     """Tags, reasons and anomalies are JSON arrays, which other programs can read."""
     ledger.append(database, [FULL], NOW)
