@@ -162,14 +162,11 @@ class BoundedProtocol(StrictProtocol):
         self._since = self._body_since = self._connections.now
         self._unread_bytes = self._joined_bytes = 0
 
-    def body_came(self) -> None:
-        """Wait for the rest of the body, as long as that comes."""
+    def body_came(self, *, whole: bool) -> None:
+        """Wait for the rest of the body, or for the answer."""
         self._since = self._connections.now
-
-    def all_came(self) -> None:
-        """Wait for the answer."""
-        self._since = self._connections.now
-        self._phase = _Phase.WHOLE
+        if whole:
+            self._phase = _Phase.WHOLE
 
     @property
     def ending(self) -> bool:

@@ -26,17 +26,16 @@ _FAULT_HEAD = Head(500, [(b"content-type", b"text/plain; charset=utf-8"), (CONTE
 class Client:
     """What the client of a request does beside sending it; whoever wants to know is called."""
 
-    def __init__(self) -> None:
-        self._closed = self._left = False
-        self._on_closing: Callable[[], None] | None = None
-        self._on_leaving: Callable[[], None] | None = None
+    _closed = _left = False
+    _on_closing: Callable[[], None] | None = None
+    _on_leaving: Callable[[], None] | None = None
 
-    def watch(self, *, closing: Callable[[], None], leaving: Callable[[], None]) -> None:
+    def watch(self, *, closing: Callable[[], None] | None, leaving: Callable[[], None] | None) -> None:
         """Call as soon as it has closed its sending side, and when its connection is gone, be that now."""
         self._on_closing, self._on_leaving = closing, leaving
-        if self._closed:
+        if self._closed and closing is not None:
             closing()
-        if self._left:
+        if self._left and leaving is not None:
             leaving()
 
     def close(self) -> None:
@@ -72,22 +71,23 @@ class Cycle(Client):
 
     message_event = _NobodyWaits()
 
+    # What every request begins with stands here once.
+    body = b""
+    more_body = True
+    disconnected = False
+    response_started = False
+    response_complete = False
+    _ended = False
+    _chunked = False
+    _left_bytes = 0
+
     def __init__(self, line: Line, scope: object, *, keep_alive: bool) -> None:
-        super().__init__()
         self._line = line
         self._transport = line.transport
         self._flow = line.flow
         self.scope = scope
         """What uvicorn tells a connection's requests apart by."""
         self.keep_alive = keep_alive
-        self.body = b""
-        self.more_body = True
-        self.disconnected = False
-        self.response_started = False
-        self.response_complete = False
-        self._ended = False
-        self._chunked = False
-        self._left_bytes = 0
 
     @property
     def full(self) -> bool:

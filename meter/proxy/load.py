@@ -70,9 +70,8 @@ class Arrival(Hold):
         self._bytes += size
 
     def decode(self, body: bytes) -> None:
-        """Hold what a body takes beside its bytes once it is decoded, or raise `Overloaded`."""
-        if len(body) > LIGHT_BYTES_MAX:
-            self.take(len(body) + NESTED_BYTES * (body.count(b"[") + body.count(b"{")))
+        """Hold what a body that is not light takes once it is decoded, or raise `Overloaded`."""
+        self.take(len(body) + NESTED_BYTES * (body.count(b"[") + body.count(b"{")))
 
     def forget(self) -> None:
         """Hold nothing of its body any more."""

@@ -146,16 +146,12 @@ class Pool:
                 return
 
     def _ended(self, connection: Connection, clean: bool) -> None:  # noqa: FBT001 (a callback)
-        if clean:
-            self._keep(connection)
-        self._give_slot_back()
-
-    def _keep(self, connection: Connection) -> None:
-        if self._closed or self._kept_count >= self._kept_max:
+        if clean and not self._closed and self._kept_count < self._kept_max:
+            self._kept.setdefault(connection.origin, {})[connection] = None
+            self._kept_count += 1
+        elif clean:
             connection.abort()
-            return
-        self._kept.setdefault(connection.origin, {})[connection] = None
-        self._kept_count += 1
+        self._give_slot_back()
 
     def _forget(self, connection: Connection) -> None:
         kept = self._kept.get(connection.origin, {})

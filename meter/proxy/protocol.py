@@ -141,7 +141,7 @@ class DataProtocol(BoundedProtocol):
 
     def _begin(self, order: Order, *, keep_alive: bool) -> _Coming:
         cycle = Cycle(self, self.scope, keep_alive=keep_alive)
-        cycle.watch(closing=_stay, leaving=order.arrival.release)
+        cycle.watch(closing=None, leaving=order.arrival.release)
         self.scope["extensions"] = {_CLIENT: cycle}  # type: ignore[dict-item]
         self.cycle = cycle  # type: ignore[assignment]  # It has what uvicorn looks at.
         return _Coming(order, cycle)
@@ -151,7 +151,7 @@ class DataProtocol(BoundedProtocol):
         cycle = coming.cycle
         body, cycle.body = cycle.body, b""
         # From here on it is whoever answers that gives back what was taken.
-        cycle.watch(closing=_stay, leaving=_stay)
+        cycle.watch(closing=None, leaving=None)
         if self._direct is not None:
             self._direct.answer(coming.order, body, cycle)
 
@@ -179,10 +179,9 @@ class DataProtocol(BoundedProtocol):
         piece = data[: self._missing_bytes]
         cycle.body += piece
         self._missing_bytes -= len(piece)
-        self.body_came()
+        self.body_came(whole=not self._missing_bytes)
         if not self._missing_bytes:
             cycle.more_body = False
-            self.all_came()
             self._answer(self._coming)
         return data[len(piece) :]
 
@@ -218,7 +217,3 @@ def client_of(scope: Any) -> Client:
     """Return the client of a request, by its scope."""
     found: Client = scope["extensions"][_CLIENT]
     return found
-
-
-def _stay() -> None:
-    """Do nothing: what a client does now changes nothing yet."""

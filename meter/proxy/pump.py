@@ -166,7 +166,7 @@ class Pump:
             self._reading = False
             if self._alarm is not None:
                 self._alarm.cancel()
-        return self._ended(self._as_left())
+        return self._ended(Outcome.OK)
 
     def _read_head(self, exchange: Exchange) -> Head:
         self._status = exchange.status
@@ -236,20 +236,18 @@ class Pump:
         told = self._tap is not None and self._tap.done and not self._blocked and self._outlet.empty
         self._missed = self._missed or not told
 
-    def _as_left(self) -> Outcome:
-        return Outcome.CLIENT_CLOSED if self._missed else Outcome.OK
-
     def _stopped(self) -> Outcome:
         if self._stopped_by is not Outcome.CLIENT_CLOSED:
             return self._ended(self._stopped_by or Outcome.INTERRUPTED)
         # Whoever was in doubt is not waited for at the end either.
         self.abandon()
-        return self._ended(self._as_left())
+        return self._ended(Outcome.OK)
 
     def _ended(self, outcome: Outcome) -> Outcome:
         # An upstream that refuses is no completion, however the reading of its refusal ended.
-        refused = self._status is not None and not succeeded(self._status)
-        return Outcome.UPSTREAM_ERROR if refused else outcome
+        if self._status is not None and not succeeded(self._status):
+            return Outcome.UPSTREAM_ERROR
+        return Outcome.CLIENT_CLOSED if self._missed and outcome is Outcome.OK else outcome
 
     def _settle(self, outcome: Outcome) -> Awaitable[None]:
         ending = Ending(

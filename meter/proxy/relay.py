@@ -30,7 +30,7 @@ from meter.proxy.cycle import Cycle
 from meter.proxy.gate import Gate
 from meter.proxy.handover import Handover
 from meter.proxy.headers import Pairs, for_client, value_of
-from meter.proxy.load import Load
+from meter.proxy.load import LIGHT_BYTES_MAX, Load
 from meter.proxy.opening import CONTENT_LENGTH, Opening
 from meter.proxy.order import Errand, Order
 from meter.proxy.outlet import Outlet
@@ -178,7 +178,8 @@ class Relay:
         """Admit a request and note its attempt; from then on its pump owns what was taken for it."""
         asked_at = self.clock.monotonic()
         arrival, grant = order.arrival, order.grant
-        arrival.decode(body)
+        if len(body) > LIGHT_BYTES_MAX:
+            arrival.decode(body)
         facts = read_request(body)
         upstream = self._upstream(facts.model)
         asks = facts.stream and self._mode(grant, upstream) == ENSURE
