@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from operator import add
 from typing import NamedTuple, cast
 
 import msgspec
@@ -168,16 +167,22 @@ def spent_by_window(budgets: Iterable[Budget], events: Iterable[UsageEvent]) -> 
 
 def _charged_by(events: Iterable[UsageEvent]) -> dict[tuple[tuple[str, str, str], datetime], Amounts]:
     """Add up what entries count for, by team, key and requested model, and by the quarter of their start."""
-    found: dict[tuple[tuple[str, str, str], datetime], Amounts] = {}
+    found: dict[tuple[tuple[str, str, str], datetime], list[int]] = {}
     start = end = BEGINNING
     for event in events:
         if not start <= event.started_at < end:
             start = bucket(event.started_at)
             end = start + BUCKET
         group = ((event.team_id, event.key_id, event.model_requested), start)
-        more, before = charged(event), found.get(group)
-        found[group] = more if before is None else Amounts(*map(add, before, more))
-    return found
+        cost, tokens, requests = charged(event)
+        sums = found.get(group)
+        if sums is None:
+            found[group] = [cost, tokens, requests]
+        else:
+            sums[0] += cost
+            sums[1] += tokens
+            sums[2] += requests
+    return {group: Amounts(*sums) for group, sums in found.items()}
 
 
 def parse_limit(text: str, measure: Measure) -> int:

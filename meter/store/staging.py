@@ -66,10 +66,12 @@ def rows(
         row = [*_values(event), posted]
         try:
             for at in _LISTS:
-                row[at] = dump_json(row[at]) if row[at] else "[]"
+                value = row[at]
+                row[at] = dump_json(value) if value else "[]"
             for at, convert in converters:
-                if row[at] is not None:
-                    row[at] = convert(row[at])
+                value = row[at]
+                if value is not None:
+                    row[at] = convert(value)
         except (ValueError, TypeError) as error:
             raise RowRefused(f"{NAMES[at]} of event {event.event_id}: {error}") from error
         yield tuple(row)

@@ -16,14 +16,14 @@ from meter.core.allowances import Wish
 from meter.core.audit import Signature
 from meter.core.budgets import Budget, Enforcement, Measure, OwnerKind
 from meter.core.events import Reserved, UsageEvent
-from meter.store import allowances, budgets, ledger
+from meter.store import allowances, budgets
 from meter.store.database import Database
 from meter.store.partitions import make_partitions
 from tests import services
 from tests.store.conftest import NOW, closing_database, random_event
 
 EVENTS = 6000
-BATCHES = (50, 1000)
+BATCHES = (50, 250, 1000)
 LIMIT = 10**17
 HOLDER = "bench"
 
@@ -44,7 +44,7 @@ def _measure(name: str, url: str, size: int) -> None:
         events = _events(_reserve(database))
         began, cpu = time.perf_counter(), time.process_time()
         for at in range(0, EVENTS, size):
-            ledger.append(database, events[at : at + size], NOW)
+            allowances.settle(database, HOLDER, events[at : at + size], NOW)
         seconds, used = time.perf_counter() - began, time.process_time() - cpu
     rate, each = EVENTS / seconds, used / EVENTS * 1e6
     sys.stdout.write(
