@@ -26,8 +26,10 @@ class Applying(NamedTuple):
     purses: tuple[Purse, ...]
     needs: tuple[Need, ...]
     """The same, as every request asks it."""
-    strict: frozenset[Measure]
-    """What is measured by those that may not be passed."""
+    bounds: bool
+    """Whether there are some that may not be passed, and count more than requests."""
+    bounds_costs: bool
+    """Whether one of them counts costs."""
     guesses: bool
     """Whether there are some that go by what a request will likely use."""
     since: datetime
@@ -43,6 +45,7 @@ class Applying(NamedTuple):
 def applying(purses: Sequence[Purse], at: datetime) -> Applying:
     """Say what windows want to know, which are those of an instant until one of them ends."""
     budgets = [purse.budget for purse in purses]
+    strict = {each.measure for each in budgets if each.enforcement is Enforcement.STRICT}
     ends = [purse.span.end for purse in purses if purse.span.end is not None]
     return Applying(
         purses=tuple(purses),
@@ -50,7 +53,8 @@ def applying(purses: Sequence[Purse], at: datetime) -> Applying:
             Need(purse, purse.budget.enforcement is Enforcement.STRICT, place_of(purse.budget.measure))
             for purse in purses
         ),
-        strict=frozenset(each.measure for each in budgets if each.enforcement is Enforcement.STRICT),
+        bounds=bool(strict - {Measure.REQUESTS}),
+        bounds_costs=Measure.COST in strict,
         guesses=any(each.enforcement is Enforcement.STANDARD for each in budgets),
         since=max((purse.span.start for purse in purses), default=datetime.min.replace(tzinfo=at.tzinfo)),
         until=min(ends, default=END),

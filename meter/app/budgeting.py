@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from meter.allowances.applying import Need
+from meter.allowances.applying import Applying, Need
 from meter.allowances.reservations import Part, Reservation
 from meter.allowances.sizes import PAIRS_REMEMBERED_MAX, Sizes
 from meter.allowances.treasury import Bank, Treasury
@@ -40,8 +40,6 @@ EMBEDDINGS = "embeddings"
 CUT = "cut"
 # What strict budgets expect is bounded, and needs no guess.
 ONE_REQUEST = Amounts(0, 0, 1)
-# What a request uses of these is known, whatever it is.
-_ONE_EACH = frozenset({Measure.REQUESTS})
 # How far back answers say how long others will be.
 SIZES_DAYS = 7
 # A stream that has used so much of what was reserved for it needs more.
@@ -136,7 +134,7 @@ class Budgeting:
         prices = self._book().tiers(attempt.upstream, attempt.model, attempt.started_at)
         if not prices and (counted := under.counts_costs):
             raise ModelNotPriced(attempt.model, f"the budget of {counted.whose} counts what it costs")
-        most = _bound(under.strict, attempt, facts, self._ceilings.of(prices)) if under.strict else None
+        most = _bound(under, attempt, facts, self._ceilings.of(prices)) if under.bounds else None
         some = self.likely(attempt, facts, prices) if under.guesses else ONE_REQUEST
         expected = Expected(some, attempt.prompt_estimate, prices, facts.service_tier)
         reservation = self.treasury.reserve(_parts(under.needs, most, some))
@@ -238,15 +236,11 @@ class _Budgeted(Hold):
         return tokens * (part.amount - prompt) / usual if usual else math.inf
 
 
-def _bound(
-    strict: frozenset[Measure], attempt: Attempt, facts: RequestFacts, ceiling: Ceiling
-) -> Bound | None:
-    """Bound a request that falls under strict budgets; a request is one request, whatever it is."""
-    if strict <= _ONE_EACH:
-        return None
+def _bound(under: Applying, attempt: Attempt, facts: RequestFacts, ceiling: Ceiling) -> Bound:
+    """Bound a request that falls under strict budgets."""
     embeds = attempt.route == EMBEDDINGS
     most = bound(facts.document, body_bytes=facts.body_bytes, embeds=embeds, ceiling=ceiling)
-    if Measure.COST not in strict:
+    if not under.bounds_costs:
         return msgspec.structs.replace(most, cost=None)
     if most.cost is None:
         raise ModelNotPriced(attempt.model, "a strict budget counts its cost")

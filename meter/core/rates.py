@@ -175,11 +175,11 @@ class Windows:
             entries.append(window.put(amount, now))
         return entries
 
-    def take_back(self, asked: Asked, entry: Entry, now: float) -> None:
+    def take_back(self, rate: Rate, amount: int, entry: Entry, now: float) -> None:
         """Count less of an entry."""
-        window = self._windows.get(asked.rate[:COUNTED])
+        window = self._windows.get(rate[:COUNTED])
         if window is not None:
-            window.take_back(asked.amount, entry, now)
+            window.take_back(amount, entry, now)
 
     def standing(self, asked: Asked, now: float) -> Standing:
         """Say how a rate stands."""

@@ -119,7 +119,7 @@ class Rates:
         if amount > 0:
             self._windows.add(rate, amount, now)
         elif amount < 0:
-            self._windows.take_back(Asked(rate, -amount), entry, now)
+            self._windows.take_back(rate, -amount, entry, now)
         if amount and self._shared is not None:
             self._shared.owe(rate.name, amount)
 

@@ -82,9 +82,9 @@ def test_what_is_taken_back_counts_no_more() -> None:
     first = windows.add(TOKENS, 600, 0.0)
     windows.add(TOKENS, 300, 30.0)
 
-    windows.take_back(Asked(TOKENS, 500), first, 31.0)
+    windows.take_back(TOKENS, 500, first, 31.0)
     before = windows.standing(Asked(TOKENS, 0), 31.0).used
-    windows.take_back(Asked(TOKENS, 100), first, 61.0)
+    windows.take_back(TOKENS, 100, first, 61.0)
     after = windows.standing(Asked(TOKENS, 0), 61.0).used
 
     assert (before, after) == (400, 300)
