@@ -14,7 +14,7 @@ from benchmarks.proxies import Proxy
 
 REQUESTS = 1_000_000
 LOOKS = (0.1, 0.5, 1.0)
-LOAD_SECONDS = 20.0
+LOAD_SECONDS = 20
 LOADS = (Asked(), Asked(stream=True), Asked(), Asked(stream=True, usage=False))
 AT_ONCE = 16
 # Between the last two looks: ten bytes each of half a million requests, less than anything that is kept.
@@ -32,8 +32,8 @@ def main() -> int:
         done, taken = 0, []
         for look in LOOKS:
             while done < look * given.requests:
-                # Short enough that few requests are sent beyond the look.
-                seconds = min(LOAD_SECONDS, max(1.0, given.requests / 10_000))
+                # Whole seconds, as wrk has them; short enough that few requests are sent beyond the look.
+                seconds = min(LOAD_SECONDS, max(1, given.requests // 10_000))
                 for asked in LOADS:
                     done += bench.load(meter, asked, at_once=AT_ONCE, seconds=seconds).requests
             bench.meters[METER].wait_until_shipped()

@@ -145,11 +145,12 @@ def _measure(bench: Bench, gateways: dict[str, Gateway], seconds: float, rounds:
             done = load(bench.folder, one.target, Asked(), at_once=AT_ONCE, seconds=lasts)
             if name in bench.meters:
                 bench.meters[name].wait_until_shipped()
+            # The first round warms up, and may take longer than wrk waits.
             if number:
                 us = 1e6 * (tree_cpu_seconds(one.pid) - before) / max(1, done.requests)
                 found[name].us.append(us)
                 found[name].p50_ms.append(done.p50_us / 1e3)
-            found[name] = found[name]._replace(failed=found[name].failed + done.failed)
+                found[name] = found[name]._replace(failed=found[name].failed + done.failed)
     return found
 
 

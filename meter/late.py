@@ -9,6 +9,7 @@ imports stand; only what runs is another:
         postgresql = Late("meter.store.postgresql")
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -22,3 +23,9 @@ class Late:
     def __getattr__(self, attribute: str) -> Any:
         # Python's own lock lets threads that ask at once wait for the one that loads.
         return getattr(import_module(self._name), attribute)
+
+
+def late_function(module: str, name: str) -> Callable[..., Any]:
+    """Return what loads a module when it is called, and calls its function."""
+    there = Late(module)
+    return lambda *given: getattr(there, name)(*given)
