@@ -27,5 +27,8 @@ class Late:
 
 def late_function(module: str, name: str) -> Callable[..., Any]:
     """Return what loads a module when it is called, and calls its function."""
-    there = Late(module)
-    return lambda *given: getattr(there, name)(*given)
+
+    def call(*given: Any) -> Any:
+        return getattr(import_module(module), name)(*given)
+
+    return call
