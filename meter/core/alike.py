@@ -4,12 +4,10 @@ Such events say nothing new but their text, so that whoever has read one need no
 """
 
 import re
-from itertools import takewhile
 
 # Longer pieces of text are parsed like everything else.
 TEXT_BYTES_MAX = 4096
 
-_END = b"\n\n"
 # What no literal text has in it.
 _SEPARATOR = b"\0"
 # What stands for itself in a JSON string.
@@ -19,36 +17,44 @@ _LITERAL = re.compile(rb'[^"\\\x00-\x1f]*')
 class Alike:
     """Events that are one that was read: the same bytes before and behind a text."""
 
+    __slots__ = ("_around", "_before", "_behind", "_between")
+
     def __init__(self, before: bytes, behind: bytes) -> None:
         self._before = before
         self._behind = behind
+        self._between = behind + before
+        self._around = len(before) + len(behind)
 
-    def run(self, stream: bytearray, start: int, event_bytes_max: int) -> tuple[list[str], int]:
+    def text_of(self, event: bytes, event_bytes_max: int) -> str | None:
+        """Return the text of what is one event and alike; `None` for everything else."""
+        if not event.startswith(self._before) or not event.endswith(self._behind):
+            return None
+        length = len(event) - self._around
+        if not 0 <= length <= self._longest(event_bytes_max):
+            return None
+        start = len(self._before)
+        text = event[start : start + length]
+        return text.decode("utf-8", "replace") if _LITERAL.fullmatch(text) else None
+
+    def run(self, stream: bytes | bytearray, start: int, event_bytes_max: int) -> tuple[list[str], int]:
         """Return the texts of the events that begin here and are alike, and where the next one begins."""
         if not stream.startswith(self._before, start):
             return [], start
-        # The last piece has not come to its end.
-        events = bytes(memoryview(stream)[start:]).split(_END)[:-1]
-        around = len(self._before) + len(self._behind)
-        texts = _literal(self._texts(events), min(TEXT_BYTES_MAX, event_bytes_max - around))
-        end = start + sum(map(len, texts)) + around * len(texts)
-        return (_SEPARATOR.join(texts).decode("utf-8", "replace").split("\0") if texts else []), end
+        pieces = bytes(memoryview(stream)[start + len(self._before) :]).split(self._between)
+        longest = self._longest(event_bytes_max)
+        texts = _literal(pieces[:-1], longest)
+        # Something else stands behind the text of the last piece, or of the first that is more than a text.
+        text, whole, _ = pieces[len(texts)].partition(self._behind)
+        if whole:
+            texts += _literal([text], longest)
+        if not texts:
+            return [], start
+        joined = _SEPARATOR.join(texts)
+        end = start + len(joined) + self._around * len(texts) - len(_SEPARATOR) * (len(texts) - 1)
+        return joined.decode("utf-8", "replace").split("\0"), end
 
-    def _texts(self, events: list[bytes]) -> list[bytes]:
-        """Return what stands in the place of the text in each event, up to the first that is not alike."""
-        behind = self._behind.removesuffix(_END)
-        around = len(self._before) + len(behind)
-
-        def is_alike(event: bytes) -> bool:
-            return len(event) >= around and event.startswith(self._before) and event.endswith(behind)
-
-        while events and not is_alike(events[-1]):
-            events.pop()
-        texts = [event[len(self._before) : len(event) - len(behind)] for event in events]
-        # Putting all together again shows at once whether all are alike, as they nearly always are.
-        if self._before + (self._behind + self._before).join(texts) + behind != _END.join(events):
-            texts = texts[: sum(1 for _ in takewhile(is_alike, events))]
-        return texts
+    def _longest(self, event_bytes_max: int) -> int:
+        return min(TEXT_BYTES_MAX, event_bytes_max - self._around)
 
 
 def alike(raw: bytes, text: str) -> Alike | None:

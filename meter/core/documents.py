@@ -14,8 +14,6 @@ TEXT_LENGTH_MAX = 256
 
 # Legal in JSON strings, and refused by UTF-8 (lone surrogates) or by PostgreSQL (NUL).
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-# Where nothing of this is in it, a JSON text holds what can be stored.
-_ODD = re.compile(rf'\\|NaN|Infinity|"[^"]{{{TEXT_LENGTH_MAX + 1}}}')
 
 
 def _decimal(text: str) -> Decimal:
@@ -67,7 +65,7 @@ def compact_json(value: object, bytes_max: int) -> str | None:
     """
     try:
         text = _written(value)
-        if text is None or _ODD.search(text):
+        if text is None or _maybe_unstorable(text):
             text = _ENCODER.encode(_plain(value)).decode()
     except RecursionError:
         return None
@@ -79,6 +77,14 @@ def _written(value: object) -> str | None:
         return _ENCODER.encode(value).decode()
     except ValueError:
         return None
+
+
+def _maybe_unstorable(text: str) -> bool:
+    """Say whether a JSON text may hold strings or numbers that cannot be stored as they are."""
+    if "\\" in text or "NaN" in text or "Infinity" in text:
+        return True
+    # No string is longer than the longest of what is between quotes.
+    return len(text) > TEXT_LENGTH_MAX and max(map(len, text.split('"'))) > TEXT_LENGTH_MAX
 
 
 def _plain(value: object) -> object:

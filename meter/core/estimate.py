@@ -20,7 +20,7 @@ What is not text counts by flat numbers: base64 says nothing about tokens. All o
 thumb, not measurements.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # Vendors take 85 to some 1,600 tokens for an image of the sizes that they scale to.
 IMAGE_TOKENS = 1600
@@ -39,28 +39,34 @@ _BLOCK_LENGTH = 4096
 _LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Every letter becomes an `a` and everything else a blank, so that words can be counted by their beginnings.
 _WORD_SHAPE = bytes(ord("a") if code in _LETTERS else ord(" ") for code in range(0x100))
-_BEYOND_ASCII = bytes(range(0x80, 0x100))
+_ASCII = bytes(range(0x80))
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-# With these alone, and a content that is a text, a message has no other texts.
-_PLAIN_MEMBERS = frozenset({"role", "content"})
+# What may hold texts beside the content of a message.
+_SPEAKING_MEMBERS = frozenset({"audio", "function_call", "name", "refusal", "tool_calls", *_THOUGHTS})
 _CALL_FIELDS = ("name", "arguments", "input")
 _INPUT_MEMBERS = ("prompt", "input", "suffix")
 _JSON_MEMBERS = ("tools", "functions", "response_format")
+_COUNTED_MEMBERS = frozenset({*_INPUT_MEMBERS, *_JSON_MEMBERS})
 
 
 def count_tokens(text: str) -> int:
     """Estimate the tokens of a text, rather too many than too few; 0 for an empty one."""
+    if not text:
+        return 0
     raw = text.encode("utf-8", "surrogatepass")
-    ascii_only = raw.translate(None, _BEYOND_ASCII)
-    rest = ascii_only.translate(None, _LETTERS)
-    letters = len(ascii_only) - len(rest)
-    blanks = rest.count(b" ")
-    # In sixths of a token, so that the parts are rounded once.
+    size = len(raw)
+    beyond_ascii = 0 if size == len(text) else len(raw.translate(None, _ASCII))
     shape = raw.translate(_WORD_SHAPE)
-    words = shape.count(b" a") + shape.startswith(b"a")
-    sixths = max(2 * letters, 6 * words) + 6 * (len(rest) - blanks) + 3 * (len(raw) - len(ascii_only))
-    sixths += 6 * raw.count(b"    ")
-    return max(-(-sixths // 6), 1 if raw else 0)
+    letters = shape.count(b"a")
+    words = shape.count(b" a") + (raw[0] in _LETTERS)
+    blanks = raw.count(b" ")
+    # In sixths of a token, so that the parts are rounded once.
+    sixths = 2 * letters if letters > 3 * words else 6 * words
+    sixths += 6 * (size - letters - blanks - beyond_ascii) + 3 * beyond_ascii
+    if blanks > 3:  # noqa: PLR2004 (every fourth of four in a row is one)
+        sixths += 6 * raw.count(b"    ")
+    # Nothing but a few blanks is one all the same.
+    return -(-sixths // 6) or 1
 
 
 class RunningCount:
@@ -80,28 +86,27 @@ class RunningCount:
 
     def add(self, texts: Iterable[str]) -> None:
         """Add the texts of one event."""
-        found = [text for text in texts if text]
-        if not found:
-            return
-        self._pieces += 1
-        self._block += found
-        self._block_tokens = None
-        self._block_length += sum(map(len, found))
-        if self._block_length >= _BLOCK_LENGTH:
-            self._close_block()
+        text = "".join(texts)
+        if text:
+            self._append(text, 1)
+            if self._block_length >= _BLOCK_LENGTH:
+                self._close_block()
 
-    def add_each(self, texts: Iterable[str]) -> None:
+    def add_each(self, texts: Sequence[str]) -> None:
         """Add the texts of several events, which have one each."""
-        found = [text for text in texts if text]
-        length = sum(map(len, found))
-        if self._block_length + length >= _BLOCK_LENGTH:
-            for text in found:
-                self.add([text])
-        elif found:
-            self._pieces += len(found)
-            self._block += found
-            self._block_length += length
-            self._block_tokens = None
+        joined = "".join(texts)
+        if self._block_length + len(joined) >= _BLOCK_LENGTH:
+            # Blocks end where they would have ended, had the events come one by one.
+            for text in texts:
+                self.add((text,))
+        elif joined:
+            self._append(joined, len(texts) - texts.count(""))
+
+    def _append(self, text: str, pieces: int) -> None:
+        self._pieces += pieces
+        self._block.append(text)
+        self._block_length += len(text)
+        self._block_tokens = None
 
     def _close_block(self) -> None:
         self._counted += self._count("".join(self._block))
@@ -112,7 +117,8 @@ class RunningCount:
         """The count so far; costs one estimate of at most a block, where something has been added."""
         if self._block_tokens is None:
             self._block_tokens = self._count("".join(self._block))
-        return max(self._pieces, self._counted + self._block_tokens)
+        counted = self._counted + self._block_tokens
+        return counted if counted > self._pieces else self._pieces
 
 
 def texts(message: Mapping[str, object]) -> list[str]:
@@ -122,17 +128,23 @@ def texts(message: Mapping[str, object]) -> list[str]:
     the same thought under two names.
     """
     content = message.get("content")
-    if isinstance(content, str) and _PLAIN_MEMBERS.issuperset(message):
-        return [content] if content else []
-    found = [*_strings(content), *_strings(message.get("refusal"))]
-    thoughts = (_strings(message.get(name)) for name in _THOUGHTS)
-    found += next((thought for thought in thoughts if any(thought)), [])
-    calls = message.get("tool_calls")
-    for call in [message.get("function_call"), *(calls if isinstance(calls, list) else ())]:
+    found = [content] if content and isinstance(content, str) else _strings(content)
+    return found if _SPEAKING_MEMBERS.isdisjoint(message) else found + _other_texts(message)
+
+
+def _other_texts(message: Mapping[str, object]) -> list[str]:
+    # Many servers send all of these members, most of them null.
+    refusal, calls, audio = message.get("refusal"), message.get("tool_calls"), message.get("audio")
+    found = _strings(refusal) if refusal else []
+    for name in _THOUGHTS:
+        thought = _strings(message.get(name)) if name in message else []
+        if any(thought):
+            found += thought
+            break
+    for call in (message.get("function_call"), *(calls if isinstance(calls, list) else ())):
         if isinstance(call, dict):
             found += _call_texts(call)
-    audio = message.get("audio")
-    return found + (_strings(audio.get("transcript")) if isinstance(audio, dict) else [])
+    return found + _strings(audio.get("transcript")) if isinstance(audio, dict) else found
 
 
 def choice_texts(choice: Mapping[str, object], *, whole: bool) -> list[str]:
@@ -140,11 +152,11 @@ def choice_texts(choice: Mapping[str, object], *, whole: bool) -> list[str]:
 
     Perplexity sends both, and repeats the whole message beside each delta of a stream.
     """
-    message, delta = choice.get("message"), choice.get("delta")
-    first, second = (message, delta) if whole else (delta, message)
-    said = first if isinstance(first, dict) else second
-    text = choice.get("text")
+    said = choice.get("message" if whole else "delta")
+    if not isinstance(said, dict):
+        said = choice.get("delta" if whole else "message")
     found = texts(said) if isinstance(said, dict) else []
+    text = choice.get("text")
     return [*found, text] if isinstance(text, str) else found
 
 
@@ -154,6 +166,8 @@ def estimate_prompt(body: Mapping[str, object]) -> int:
     tokens = REQUEST_TOKENS
     for message in messages if isinstance(messages, list) else ():
         tokens += _message_tokens(message)
+    if _COUNTED_MEMBERS.isdisjoint(body):
+        return tokens
     for name in _JSON_MEMBERS:
         if name in body:
             tokens += _json_tokens(body[name])
@@ -167,7 +181,7 @@ def _message_tokens(message: object) -> int:
     if not isinstance(message, dict):
         return MESSAGE_TOKENS
     content = message.get("content")
-    if isinstance(content, str) and _PLAIN_MEMBERS.issuperset(message):
+    if isinstance(content, str) and _SPEAKING_MEMBERS.isdisjoint(message):
         return MESSAGE_TOKENS + count_tokens(content)
     found = [*texts(message), *_strings(message.get("name"))]
     media = sum(map(_media_tokens, content)) if isinstance(content, list) else 0

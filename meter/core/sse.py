@@ -17,12 +17,13 @@ from meter.core.alike import Alike
 EVENT_BYTES_MAX = 4 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
+_LF_LF = b"\n\n"
 _LINE_END = re.compile(rb"\r\n?+|\n")
 # Possessive, so that a CRLF is never taken for two line ends.
 _BLANK_LINE = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One event, or a run of lines without one (comments, blank lines)."""
 
     raw: bytes
@@ -57,6 +58,12 @@ class Events:
         """Take in bytes and return the events that they complete; never raises."""
         return [event for event in self.read(data) if isinstance(event, Event)]
 
+    def read_alike(self, data: bytes) -> str | None:
+        """Take in bytes that are exactly one event that is `alike`, and return its text; `None` for others."""
+        if self.alike is None or self._held or self.tripped:
+            return None
+        return self.alike.text_of(data, self._event_bytes_max)
+
     def read(self, data: bytes) -> Iterator[Event | list[str]]:
         """Do the same, one by one; of events that are `alike`, which may change meanwhile, only their texts.
 
@@ -64,22 +71,29 @@ class Events:
         """
         if self.tripped:
             return
-        self._held += data
+        held = self._held
+        stream: bytes | bytearray = data
+        if held:
+            held += data
+            stream = held
         start = 0
         while True:
             if self.alike is not None:
-                texts, start = self.alike.run(self._held, start, self._event_bytes_max)
+                texts, start = self.alike.run(stream, start, self._event_bytes_max)
                 self._searched = max(self._searched, start)
                 if texts:
                     yield texts
-            end = self._next_end()
+            end = self._next_end(stream)
             if end is None or end - start > self._event_bytes_max:
                 break
-            yield self._read(bytes(self._held[start:end]))
+            yield self._read(bytes(stream[start:end]))
             start = end
-        del self._held[:start]
+        if stream is held:
+            del held[:start]
+        else:
+            held += data[start:]
         self._searched = max(0, self._searched - start)
-        self.tripped = len(self._held) > self._event_bytes_max
+        self.tripped = len(held) > self._event_bytes_max
 
     def finish(self) -> list[Event]:
         """Return the last event where the stream ended without a blank line."""
@@ -93,13 +107,18 @@ class Events:
         self._searched = 0
         return rest
 
-    def _next_end(self) -> int | None:
-        match = _BLANK_LINE.search(self._held, self._searched)
+    def _next_end(self, stream: bytes | bytearray) -> int | None:
+        at = stream.find(_LF_LF, self._searched)
+        if at >= 0 and stream.find(b"\r", self._searched, at) < 0:
+            # The only line end that nearly all streams have.
+            self._searched = at + len(_LF_LF)
+            return self._searched
+        match = _BLANK_LINE.search(stream, self._searched)
         if match is None:
             # A line end that is cut in two, or half a blank line, is looked at again.
-            self._searched = max(self._searched, len(self._held) - 2)
+            self._searched = max(self._searched, len(stream) - 2)
             return None
-        if match.end() == len(self._held) and self._held.endswith(b"\r"):
+        if match.end() == len(stream) and stream.endswith(b"\r"):
             # The LF that belongs to this CR may still be on its way.
             self._searched = match.start()
             return None

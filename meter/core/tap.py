@@ -10,6 +10,7 @@ reported: it may have been a running count. `anomalies` then says why the event 
 
 from collections.abc import Callable
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 
@@ -38,19 +39,21 @@ _BOM = b"\xef\xbb\xbf"
 _SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
 # What is around the data of an event of one line.
 _DATA, _END = b"data: ", b"\n\n"
+# What an error is told by, unless it is the document itself.
+_FAULTS = frozenset({"detail", "error"})
 _KEPT = ("model", "id", "service_tier", "system_fingerprint")
 
 _Document = dict[str, object]
 
 
-class UpstreamError(msgspec.Struct, frozen=True):
+class UpstreamError(msgspec.Struct, frozen=True, gc=False):
     """An error that the upstream sent, without its message, which may quote a prompt."""
 
     type: str | None = None
     code: str | int | None = None
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
+class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was learned of a response. Strings are bounded and can be stored as UTF-8."""
 
     usage: TokenUsage | None = None
@@ -84,9 +87,10 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def usable(self) -> bool:
         """Say whether the usage can be charged: it is there, and not zero for a text that was produced."""
-        if self.usage is None:
+        usage = self.usage
+        if usage is None:
             return False
-        return self.usage.total_tokens > 0 or self.emitted_tokens == 0
+        return usage.prompt_tokens > 0 or usage.completion_tokens > 0 or self.emitted_tokens == 0
 
 
 class Tap:
@@ -95,6 +99,21 @@ class Tap:
     `count_tokens` must take any string; `response_cost` is the header `x-litellm-response-cost`. The body of
     a response that is no stream counts as emitted only when it is complete.
     """
+
+    __slots__ = (
+        "_answer",
+        "_body_bytes_max",
+        "_declared_sse",
+        "_encoded",
+        "_event_bytes_max",
+        "_events",
+        "_held",
+        "_inflater",
+        "_is_sse",
+        "_observation",
+        "_response_cost",
+        "_stopped_by",
+    )
 
     def __init__(
         self,
@@ -106,18 +125,20 @@ class Tap:
         decoded_bytes_max: int = DECODED_BYTES_MAX,
         event_bytes_max: int = EVENT_BYTES_MAX,
     ) -> None:
-        self._declared_sse = content_type.partition(";")[0].strip().lower() == "text/event-stream"
+        self._declared_sse = _is_event_stream(content_type)
         self._response_cost = response_cost
         self._body_bytes_max = decoded_bytes_max
+        self._event_bytes_max = event_bytes_max
         self._is_sse: bool | None = None
-        self._held = bytearray()
-        self._events = Events(event_bytes_max)
+        self._held: bytes | bytearray = b""
+        self._events: Events | None = None
         self._answer = _Answer(RunningCount(count_tokens))
         self._stopped_by: str | None = None
         self._observation: Observation | None = None
         self._inflater: Inflater | None = None
         self._encoded = False
-        self._open(content_encoding, decoded_bytes_max)
+        if content_encoding:
+            self._open(content_encoding, decoded_bytes_max)
 
     @property
     def emitted_tokens(self) -> int:
@@ -131,13 +152,10 @@ class Tap:
 
     def feed(self, data: bytes) -> None:
         """Take in the next bytes as they came from the network; never raises."""
-        inflater = self._inflater
-        for piece in (data,) if inflater is None else inflater.pieces(data):
-            if self._stopped_by is not None or self._observation is not None:
-                return
-            self._read(piece)
-        if inflater is not None and inflater.fault is not None:
-            self._stop(inflater.fault)
+        if self._inflater is not None:
+            self._inflate(data, self._inflater)
+        elif self._stopped_by is None and self._observation is None:
+            self._read(data)
 
     def finish(self, *, cut: bool = False) -> Observation:
         """Say what was learned, after any prefix of the response; the same answer every time.
@@ -162,32 +180,55 @@ class Tap:
             self._encoded = True
             self._declared_sse = False
 
+    def _inflate(self, data: bytes, inflater: Inflater) -> None:
+        for piece in inflater.pieces(data):
+            if self._stopped_by is not None or self._observation is not None:
+                return
+            self._read(piece)
+        if inflater.fault is not None:
+            self._stop(inflater.fault)
+
     def _stop(self, why: str) -> None:
         self._stopped_by = self._stopped_by or why
-        self._held = bytearray()
-        self._events.take_rest()
+        self._held = b""
+        if self._events is not None:
+            self._events.take_rest()
 
     def _read(self, piece: bytes) -> None:
         if self._is_sse is None:
             piece = self._recognise(piece)
-        if self._encoded and self._is_sse is False and not self._held and not piece.startswith(b"{"):
+        if self._events is not None:
+            self._read_stream(piece, self._events)
+        elif self._encoded and self._is_sse is False and not self._held and not piece.startswith(b"{"):
             self._stop("undecodable_encoding")
-        elif self._is_sse:
-            self._read_stream(piece)
-            if self._events.tripped:
-                self._stop("event_too_large")
         else:
-            self._held += piece
-            if len(self._held) > self._body_bytes_max:
-                self._stop("body_too_large")
+            self._hold(piece)
 
-    def _read_stream(self, piece: bytes) -> None:
-        for found in self._events.read(piece):
+    def _hold(self, piece: bytes) -> None:
+        if not self._held:
+            # Most documents come whole, and need no copy.
+            self._held = piece
+        else:
+            if isinstance(self._held, bytes):
+                self._held = bytearray(self._held)
+            self._held += piece
+        if len(self._held) > self._body_bytes_max:
+            self._stop("body_too_large")
+
+    def _read_stream(self, piece: bytes, events: Events) -> None:
+        text = events.read_alike(piece)
+        if text is not None:
+            # A single event that says nothing new but its text: all of a stream that comes one by one.
+            self._answer.emitted.add((text,))
+            return
+        for found in events.read(piece):
             if isinstance(found, Event):
                 self._answer.read_event(found)
-                self._events.alike = self._answer.alike
+                events.alike = self._answer.alike
             else:
                 self._answer.emitted.add_each(found)
+        if events.tripped:
+            self._stop("event_too_large")
 
     def _recognise(self, piece: bytes) -> bytes:
         """Tell a stream from a document by its first bytes, as content types are not to be relied on.
@@ -195,8 +236,11 @@ class Tap:
         No line of a stream begins with a brace, and no JSON with the name of a field. Blanks in front, which
         DeepSeek sends to keep a connection alive, mean nothing in either and are dropped.
         """
+        if not self._held and piece.startswith(b"{"):
+            self._is_sse = False
+            return piece
         opening = bytes(self._held) + piece
-        self._held.clear()
+        self._held = b""
         if _BOM.startswith(opening):
             return opening
         opening = opening.removeprefix(_BOM).lstrip(b" \t\r\n")
@@ -204,12 +248,13 @@ class Tap:
             self._is_sse = False
         elif opening and (self._declared_sse or opening.startswith(_SSE_FIELDS)):
             self._is_sse = True
+            self._events = Events(self._event_bytes_max)
         elif not any(field.startswith(opening) for field in _SSE_FIELDS):
             self._is_sse = False
         return opening
 
     def _read_rest(self, *, cut: bool) -> None:
-        if self._is_sse:
+        if self._events is not None:
             for event in self._events.finish():
                 self._answer.read_event(event)
         elif self._is_sse is False or not self._declared_sse:
@@ -217,7 +262,7 @@ class Tap:
             self._answer.read_document(document, whole=True)
             if cut and self._answer.unparseable and b'"choices"' in document:
                 self._answer.emitted.add([document.decode("utf-8", "replace")])
-        self._held.clear()
+        self._held = b""
 
 
 class _Answer:
@@ -267,12 +312,18 @@ class _Answer:
         if document is None:
             self.unparseable += 1
             document = {}
-        self._error = self._error or _error_of(document) or (UpstreamError() if named_error else None)
+        if self._error is None and (
+            not _FAULTS.isdisjoint(document) or document.get("object") == "error"
+        ):
+            self._error = _error_of(document)
+        if named_error and self._error is None:
+            self._error = UpstreamError()
         for name in _KEPT:
             value = document.get(name)
             if value and isinstance(value, str):
                 self._strings[name] = value[:TEXT_LENGTH_MAX]
-        choices = _objects(document.get("choices"))
+        found = document.get("choices")
+        choices = _objects(found) if found else []
         texts = self._read_choices(choices, whole=whole)
         counts = self._read_usage(document, choices, len(data))
         self._only_text = texts[0] if len(texts) == 1 and not counts else None
@@ -284,13 +335,18 @@ class _Answer:
             reason = choice.get("finish_reason")
             if reason and isinstance(reason, str):
                 self._finish_reasons[_index(choice)] = storable(reason)
-        self.emitted.add(found)
+        if found:
+            self.emitted.add(found)
         return found
 
     def _read_usage(self, document: _Document, choices: list[_Document], size: int) -> bool:
         """Take in what a document says of usage; returns whether it says anything."""
         usage = self._usage_of(document)
-        on_choices = {_index(each): found for each in choices if (found := self._usage_of(each)) is not None}
+        on_choices: dict[int, _Document] = {}
+        for choice in choices:
+            found = self._usage_of(choice)
+            if found is not None:
+                on_choices[_index(choice)] = found
         if usage is None and not on_choices:
             return False
         if size > USAGE_BYTES_MAX and compact_json([usage, on_choices], USAGE_BYTES_MAX) is None:
@@ -308,11 +364,12 @@ class _Answer:
         return True
 
     def _usage_of(self, holder: _Document) -> _Document | None:
-        usage, groq = holder.get("usage"), holder.get("x_groq")
+        usage = holder.get("usage")
         if isinstance(usage, dict):
             return usage
         if usage is not None:
             self._anomalies["invalid_usage_type"] = None
+        groq = holder.get("x_groq")
         usage = groq.get("usage") if isinstance(groq, dict) else None
         return usage if isinstance(usage, dict) else None
 
@@ -327,24 +384,30 @@ class _Answer:
     def observation(self, stopped_by: str | None, response_cost: str | None) -> Observation:
         choices = [] if self._usage else [usage for _, usage in sorted(self._choice_usage.items())]
         found = choices or ([self._usage] if self._chunks else [])
-        reported = sum_choices(found) if found and stopped_by is None else None
-        usage, odd = normalise(reported, self._strings.get("model")) if reported else (None, ())
+        readable = stopped_by is None and bool(found)
+        model = self._kept("model")
+        reported = sum_choices(found) if readable else None
+        usage, odd = (None, ()) if reported is None else normalise(reported, model)
         raw = compact_json(found if len(found) > 1 else found[0], USAGE_BYTES_MAX) if found else None
-        cost, source = upstream_cost(found[0] if reported and len(found) == 1 else {}, response_cost)
-        kept = {name: storable(text) for name, text in self._strings.items()}
+        cost, source = upstream_cost(found[0] if readable and len(found) == 1 else {}, response_cost)
         emitted = self.emitted.tokens
-        flags = [stopped_by, *self._anomalies, *(reported.anomalies if reported else ()), *odd]
-        flags += ["zero_usage"] if usage is not None and usage.total_tokens == 0 and emitted else []
-        flags += ["usage_raw_dropped"] if found and raw is None else []
+        flags = [*self._anomalies, *(() if reported is None else reported.anomalies), *odd]
+        if stopped_by is not None:
+            flags.insert(0, stopped_by)
+        if usage is not None and emitted and not (usage.prompt_tokens or usage.completion_tokens):
+            flags.append("zero_usage")
+        if found and raw is None:
+            flags.append("usage_raw_dropped")
+        reasons = self._finish_reasons
         return Observation(
             usage=None if reported is None or reported.invalid else usage,
             reported=reported,
             usage_raw=raw,
-            model=kept.get("model"),
-            upstream_id=kept.get("id"),
-            service_tier=kept.get("service_tier"),
-            system_fingerprint=kept.get("system_fingerprint"),
-            finish_reasons=tuple(text for _, text in sorted(self._finish_reasons.items())),
+            model=model,
+            upstream_id=self._kept("id"),
+            service_tier=self._kept("service_tier"),
+            system_fingerprint=self._kept("system_fingerprint"),
+            finish_reasons=tuple([reasons[index] for index in sorted(reasons)]),
             upstream_cost=cost,
             upstream_cost_source=source,
             usage_chunks=self._chunks or self._choice_chunks,
@@ -355,8 +418,17 @@ class _Answer:
             error=self._error,
             emitted_tokens=emitted,
             emitted_since_usage=emitted - self._emitted_at_usage if found else 0,
-            anomalies=unique(flag for flag in flags if flag),
+            anomalies=unique(flags) if flags else (),
         )
+
+    def _kept(self, name: str) -> str | None:
+        text = self._strings.get(name)
+        return text if text is None or text.isprintable() else storable(text)
+
+
+@lru_cache(maxsize=64)
+def _is_event_stream(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "text/event-stream"
 
 
 def _error_of(document: _Document) -> UpstreamError | None:

@@ -8,6 +8,7 @@ one gateway and another way by the next. What is odd is named in `anomalies`, an
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Annotated
 
 import msgspec
 
@@ -63,15 +64,51 @@ _ALIASES: Mapping[str, tuple[_Path, ...]] = {
 }
 
 
-_FIELDS = {path: field for field, paths in _ALIASES.items() for path in paths}
-# What holds an object that may hold a count.
-_NESTING = {path[0] for path in _FIELDS if len(path) > len(("object", "member"))}
-
-_WHOLES = ("prompt_tokens", "completion_tokens", "total_tokens")
-_PARTS = tuple(name for name in _ALIASES if name not in _WHOLES)
+# A count with nothing odd about it.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_PLAUSIBLE_MAX)] | None
 
 
-class TokenUsage(msgspec.Struct, frozen=True):
+class _PromptDetails(msgspec.Struct, gc=False):
+    cached_tokens: _Count = None
+    cache_write_tokens: _Count = None
+    cache_creation_tokens: _Count = None
+    cache_creation_input_tokens: _Count = None
+    audio_tokens: _Count = None
+    cache_creation_token_details: None = None
+
+
+class _CompletionDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: _Count = None
+    audio_tokens: _Count = None
+
+
+class _PlainUsage(msgspec.Struct):
+    """A usage as nearly all are: every count plain, in one of the usual places. It has no others."""
+
+    prompt_tokens: _Count = None
+    input_tokens: _Count = None
+    completion_tokens: _Count = None
+    output_tokens: _Count = None
+    total_tokens: _Count = None
+    cached_tokens: _Count = None
+    num_cached_tokens: _Count = None
+    prompt_cache_hit_tokens: _Count = None
+    cache_read_input_tokens: _Count = None
+    cache_creation_input_tokens: _Count = None
+    reasoning_tokens: _Count = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    input_tokens_details: None = None
+    prompt_token_details: None = None
+    output_tokens_details: None = None
+    cache_creation: None = None
+
+
+_NO_PROMPT_DETAILS = _PromptDetails()
+_NO_COMPLETION_DETAILS = _CompletionDetails()
+
+
+class TokenUsage(msgspec.Struct, frozen=True, gc=False):
     """Normalised counts: all of them at least 0, the parts within their wholes."""
 
     prompt_tokens: int
@@ -100,7 +137,7 @@ class TokenUsage(msgspec.Struct, frozen=True):
         return uncached(self.prompt_tokens, self.cached_tokens, self.cache_write_tokens)
 
 
-class ReportedUsage(msgspec.Struct, frozen=True):
+class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
     """The counts as they were sent, under one name each; `None` where nothing usable was sent."""
 
     prompt_tokens: int | None = None
@@ -122,8 +159,8 @@ class ReportedUsage(msgspec.Struct, frozen=True):
     @property
     def all_zero(self) -> bool:
         """Say whether it counts nothing, but says so: some gateways send zeros for "unknown"."""
-        counts = [getattr(self, name) for name in _ALIASES]
-        return not any(counts) and 0 in counts
+        counts = msgspec.structs.astuple(self)[: len(_ALIASES)]
+        return 0 in counts and not any(counts)
 
 
 def read_usage(usage: Mapping[str, object]) -> ReportedUsage:
@@ -132,31 +169,57 @@ def read_usage(usage: Mapping[str, object]) -> ReportedUsage:
     A count may be an integer, an integral number, a fraction (rounded half up) or a string of digits; what is
     negative, not finite, a boolean or beyond 2^63-1 counts as not sent. All but the first two are flagged.
     """
-    counts, flags = _read_plainly(usage), list[str]()
-    if counts is None:
-        counts = {name: _first_usable(usage, paths, flags) for name, paths in _ALIASES.items()}
+    plain = _read_plainly(usage)
+    if plain is not None:
+        return plain
+    flags: list[str] = []
+    counts = {name: _first_usable(usage, paths, flags) for name, paths in _ALIASES.items()}
     return ReportedUsage(**counts, anomalies=unique(flags))
 
 
-def _read_plainly(usage: Mapping[str, object]) -> dict[str, int | None] | None:
-    """Read a usage that says nothing twice and nothing odd, which nearly all are, by what is in it."""
-    counts: dict[str, int | None] = {}
-    for name, value in usage.items():
-        if isinstance(value, dict):
-            parts = [(_FIELDS.get((name, member)), count) for member, count in value.items()]
-            if (name,) in _FIELDS or (
-                name in _NESTING and any(isinstance(count, dict) for _, count in parts)
-            ):
-                return None
-        else:
-            parts = [(_FIELDS.get((name,)), value)]
-        for field, count in parts:
-            if field is None or count is None:
-                continue
-            if field in counts or type(count) is not int or not 0 <= count <= TOKENS_PLAUSIBLE_MAX:
-                return None
-            counts[field] = count
-    return counts
+def _read_plainly(usage: Mapping[str, object]) -> ReportedUsage | None:
+    """Read a usage with nothing odd in it as the aliases say, of which the first count is the one then."""
+    try:
+        plain = msgspec.convert(usage, _PlainUsage)
+    except ValueError:
+        # Of another shape, or with names that are no text.
+        return None
+    prompt = plain.prompt_tokens_details or _NO_PROMPT_DETAILS
+    completion = plain.completion_tokens_details or _NO_COMPLETION_DETAILS
+    cached = prompt.cached_tokens
+    if cached is None:
+        cached = _first(
+            plain.cached_tokens,
+            plain.num_cached_tokens,
+            plain.prompt_cache_hit_tokens,
+            plain.cache_read_input_tokens,
+        )
+    written = prompt.cache_write_tokens
+    if written is None:
+        written = _first(
+            prompt.cache_creation_tokens,
+            prompt.cache_creation_input_tokens,
+            plain.cache_creation_input_tokens,
+        )
+    reasoning = completion.reasoning_tokens
+    return ReportedUsage(
+        plain.input_tokens if plain.prompt_tokens is None else plain.prompt_tokens,
+        plain.output_tokens if plain.completion_tokens is None else plain.completion_tokens,
+        plain.total_tokens,
+        cached,
+        written,
+        None,
+        plain.reasoning_tokens if reasoning is None else reasoning,
+        prompt.audio_tokens,
+        completion.audio_tokens,
+    )
+
+
+def _first(*counts: int | None) -> int | None:
+    for count in counts:
+        if count is not None:
+            return count
+    return None
 
 
 def merge(
@@ -167,6 +230,8 @@ def merge(
     Usage in a stream is a running count, so nothing is ever added. Objects of `details` are merged likewise,
     one level deep. New members beyond `MEMBERS_MAX` are dropped.
     """
+    if not older and len(newer) <= MEMBERS_MAX:
+        return {name: value for name, value in newer.items() if value is not None}
     merged = dict(older)
     for name, value in newer.items():
         before = merged.get(name)
@@ -179,9 +244,9 @@ def merge(
 
 def sum_choices(usages: Sequence[Mapping[str, object]]) -> ReportedUsage:
     """Read usages that stand on the choices, one a choice: the prompt counts once, completions add up."""
+    if len(usages) == 1:
+        return read_usage(usages[0])
     choices = [read_usage(usage) for usage in usages]
-    if len(choices) == 1:
-        return choices[0]
     counts = {
         name: (_sum if name in _SUMMED else _max)([getattr(each, name) for each in choices])
         for name in _ALIASES
@@ -204,7 +269,8 @@ def normalise(reported: ReportedUsage, model: str | None) -> tuple[TokenUsage, t
     usage, inferred = _filled(reported)
     usage, moved = _reconciled(usage, reported.total_tokens, model or "")
     usage, clamped = _clamped(usage)
-    return usage, unique([*inferred, *moved, *clamped])
+    flags = (*inferred, *moved, *clamped)
+    return usage, unique(flags) if flags else flags
 
 
 def unique(flags: Iterable[str]) -> tuple[str, ...]:
@@ -222,14 +288,22 @@ def _filled(reported: ReportedUsage) -> tuple[TokenUsage, _Flags]:
     elif total is not None and prompt is None and completion is not None and total > completion:
         prompt, flags = total - completion, ("prompt_inferred",)
     # The total is checked, not kept; a count that was not sent is none.
-    parts = {name: getattr(reported, name) or 0 for name in _PARTS}
-    usage = TokenUsage(prompt or 0, completion or 0, **parts)
+    usage = TokenUsage(
+        prompt or 0,
+        completion or 0,
+        reported.cached_tokens or 0,
+        reported.cache_write_tokens or 0,
+        reported.cache_write_1h_tokens or 0,
+        reported.reasoning_tokens or 0,
+        reported.input_audio_tokens or 0,
+        reported.output_audio_tokens or 0,
+    )
     return usage, flags
 
 
 def _reconciled(usage: TokenUsage, total: int | None, model: str) -> tuple[TokenUsage, _Flags]:
     """Explain the difference between the total and its parts by the one count that equals it."""
-    residual = 0 if total is None else total - usage.total_tokens
+    residual = 0 if total is None else total - usage.prompt_tokens - usage.completion_tokens
     if residual == 0:
         return usage, ()
     cached, reasoning, audio = usage.cached_tokens, usage.reasoning_tokens, usage.input_audio_tokens
