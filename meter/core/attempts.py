@@ -21,6 +21,9 @@ from meter.core.money import round_usd
 from meter.core.tap import Observation
 from meter.core.usage import TokenUsage
 
+_NOTHING_SEEN = Observation()
+_NOTHING_USED = TokenUsage(prompt_tokens=0, completion_tokens=0)
+
 # No request has so many, and sums of counts near 2**63 would not fit a column any more.
 TOKENS_CHARGED_MAX = 10**12
 
@@ -30,7 +33,7 @@ def succeeded(status: int) -> bool:
     return 200 <= status < 300  # noqa: PLR2004 (the statuses of success)
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What is known of an attempt before its first byte goes upstream."""
 
     event_id: str
@@ -53,7 +56,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was reserved for it."""
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
+class Ending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How an attempt ended, as far as the upstream's bytes don't tell."""
 
     outcome: Outcome
@@ -67,7 +70,9 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 def conclude(attempt: Attempt, ending: Ending, observation: Observation | None) -> UsageEvent:
     """Make the event of an attempt; `observation` is `None` where no response came."""
     source, usage = _usage(attempt, ending, observation)
-    event = UsageEvent(
+    seen = _NOTHING_SEEN if observation is None else observation
+    cost, bound = seen.upstream_cost, attempt.bound
+    return UsageEvent(
         event_id=attempt.event_id,
         started_at=attempt.started_at,
         team_id=attempt.team_id,
@@ -79,6 +84,11 @@ def conclude(attempt: Attempt, ending: Ending, observation: Observation | None) 
         outcome=ending.outcome,
         usage_source=source,
         status=ending.status,
+        model_served=seen.model,
+        # An answer that is whole and names no tier was served in the standard one.
+        service_tier=seen.service_tier or (None if ending.outcome is Outcome.OK else attempt.service_tier),
+        upstream_id=seen.upstream_id,
+        finish_reasons=seen.finish_reasons,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         cached_tokens=usage.cached_tokens,
@@ -87,19 +97,19 @@ def conclude(attempt: Attempt, ending: Ending, observation: Observation | None) 
         cache_write_1h_tokens=usage.cache_write_1h_tokens,
         input_audio_tokens=usage.input_audio_tokens,
         output_audio_tokens=usage.output_audio_tokens,
-        # An answer that is whole and names no tier was served in the standard one.
-        service_tier=None if ending.outcome is Outcome.OK else attempt.service_tier,
+        usage_raw=seen.usage_raw,
+        anomalies=(*seen.anomalies, *ending.anomalies),
         # Without usage there is nothing to pay for; with usage, and no price yet, the cost is unknown.
         cost=0 if source is UsageSource.NONE else None,
+        upstream_cost=None if cost is None else round_usd(cost),
+        upstream_cost_source=seen.upstream_cost_source,
         ttfb_ms=ending.ttfb_ms,
         duration_ms=ending.duration_ms,
-        anomalies=ending.anomalies,
         end_user=attempt.end_user,
         tags=attempt.tags,
-        cost_bound=None if attempt.bound is None else attempt.bound.cost,
+        cost_bound=None if bound is None else bound.cost,
         reserved=attempt.reserved,
     )
-    return event if observation is None else _with_response(event, observation)
 
 
 def interrupted(attempt: Attempt, emitted_tokens: int) -> UsageEvent:
@@ -108,26 +118,11 @@ def interrupted(attempt: Attempt, emitted_tokens: int) -> UsageEvent:
     return conclude(attempt, Ending(outcome=Outcome.INTERRUPTED), observation)
 
 
-def _with_response(event: UsageEvent, observation: Observation) -> UsageEvent:
-    cost = observation.upstream_cost
-    return msgspec.structs.replace(
-        event,
-        model_served=observation.model,
-        service_tier=observation.service_tier or event.service_tier,
-        upstream_id=observation.upstream_id,
-        finish_reasons=observation.finish_reasons,
-        usage_raw=observation.usage_raw,
-        anomalies=(*observation.anomalies, *event.anomalies),
-        upstream_cost=None if cost is None else round_usd(cost),
-        upstream_cost_source=observation.upstream_cost_source,
-    )
-
-
 def _usage(
     attempt: Attempt, ending: Ending, observation: Observation | None
 ) -> tuple[UsageSource, TokenUsage]:
     if ending.outcome is Outcome.UNREACHABLE:
-        return UsageSource.NONE, TokenUsage(prompt_tokens=0, completion_tokens=0)
+        return UsageSource.NONE, _NOTHING_USED
     if observation is None:
         return UsageSource.ESTIMATED, _estimate(attempt, 0)
     usage = observation.usage
@@ -146,14 +141,18 @@ def _usage(
 
 
 def _chargeable(usage: TokenUsage) -> bool:
-    return max(usage.prompt_tokens, usage.completion_tokens, usage.cache_write_tokens) <= TOKENS_CHARGED_MAX
+    return (
+        usage.prompt_tokens <= TOKENS_CHARGED_MAX
+        and usage.completion_tokens <= TOKENS_CHARGED_MAX
+        and usage.cache_write_tokens <= TOKENS_CHARGED_MAX
+    )
 
 
 def _without_usage(
     attempt: Attempt, ending: Ending, observation: Observation
 ) -> tuple[UsageSource, TokenUsage]:
     if ending.outcome is Outcome.UPSTREAM_ERROR:
-        return UsageSource.NONE, TokenUsage(prompt_tokens=0, completion_tokens=0)
+        return UsageSource.NONE, _NOTHING_USED
     invalid = observation.reported is not None
     source = UsageSource.INVALID if invalid else UsageSource.ESTIMATED
     return source, _estimate(attempt, observation.emitted_tokens)

@@ -36,13 +36,16 @@ _ADDING = frozenset(
         "web_search_options",
     }
 )
+# Members by which a request asks for several answers, and by which they become longer.
+_REPEATING = frozenset({"best_of", "n", "prompt"})
+_LENGTHENING = frozenset({"prediction", "reasoning", "thinking"})
 _PARTS_OF_TEXT = frozenset({"text", "refusal", "thinking", "input_audio"})
 _TOOLS_OF_CLIENT = frozenset({"function", "custom"})
 _PROMPT_KINDS = ("prompt", "cached", "cache_write", "cache_write_1h", "input_audio")
 _COMPLETION_KINDS = ("completion", "output_audio")
 
 
-class Bound(msgspec.Struct, frozen=True, kw_only=True):
+class Bound(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The most that a request can use."""
 
     prompt_tokens: int
@@ -153,6 +156,8 @@ def asked_output_tokens(document: Mapping[str, Any]) -> int | None:
 
 def choices(document: Mapping[str, Any]) -> int:
     """Return how many answers are asked for: `n` or `best_of`, for each of several prompts."""
+    if _REPEATING.isdisjoint(document):
+        return 1
     count = max(1, _number(document, "n") or 0, _number(document, "best_of") or 0)
     prompts = document.get("prompt")
     if isinstance(prompts, list):
@@ -172,11 +177,12 @@ def _completion(document: Mapping[str, Any], body_bytes: int, output_tokens: int
             "'max_tokens'), or the model's largest output with 'meter prices set ... --max-output N'.",
             param="max_completion_tokens",
         )
-    tokens = each + _thoughts(document)
-    if document.get("prediction") is not None:
-        # Rejected predictions are billed as output beside what was generated.
-        tokens += body_bytes
-    return tokens * choices(document)
+    if not _LENGTHENING.isdisjoint(document):
+        each += _thoughts(document)
+        if document.get("prediction") is not None:
+            # Rejected predictions are billed as output beside what was generated.
+            each += body_bytes
+    return each * choices(document)
 
 
 def _thoughts(document: Mapping[str, Any]) -> int:
@@ -197,21 +203,25 @@ def _images(document: Mapping[str, Any]) -> int:
     model = document.get("model")
     if isinstance(model, str) and model.endswith(":online"):
         raise _not_bounded("model", "lets the provider search the web")
-    if isinstance(document.get("prompt"), dict):
+    if "prompt" in document and isinstance(document["prompt"], dict):
         raise _not_bounded("prompt", "names a prompt that the provider keeps")
     for tool in _list(document["tools"]) if "tools" in document else ():
         if not isinstance(tool, dict) or tool.get("type", "function") not in _TOOLS_OF_CLIENT:
             raise _not_bounded("tools", "has a tool that runs at the provider")
-    return sum([_images_of(message) for message in _list(document.get("messages"))])
+    return _images_of(_list(document["messages"])) if "messages" in document else 0
 
 
-def _images_of(message: object) -> int:
-    if not isinstance(message, dict):
-        return 0
-    if message.get("audio"):
-        raise _not_bounded("messages", "names audio that the provider keeps")
-    content = message.get("content")
-    return sum([_image(part) for part in content]) if isinstance(content, list) else 0
+def _images_of(messages: list[Any]) -> int:
+    count = 0
+    for message in messages:
+        if not isinstance(message, dict):
+            continue
+        if message.get("audio"):
+            raise _not_bounded("messages", "names audio that the provider keeps")
+        content = message.get("content")
+        if isinstance(content, list):
+            count += sum([_image(part) for part in content])
+    return count
 
 
 def _image(part: object) -> int:

@@ -118,7 +118,7 @@ class RunningCount:
         if self._block_tokens is None:
             self._block_tokens = self._count("".join(self._block))
         counted = self._counted + self._block_tokens
-        return counted if counted > self._pieces else self._pieces
+        return max(counted, self._pieces)
 
 
 def texts(message: Mapping[str, object]) -> list[str]:

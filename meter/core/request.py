@@ -6,6 +6,7 @@ twice, also not in another case (Go's parser ignores case), no NaN.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import msgspec
@@ -18,6 +19,37 @@ END_USER_LENGTH_MAX = TEXT_LENGTH_MAX
 TAGS_MAX = 16
 # The members that meter reads.
 _READ = frozenset({"model", "service_tier", "stream", "stream_options", "user"})
+# The members that most requests are made of. No two of them are one in another case.
+_USUAL = _READ | {
+    "dimensions",
+    "encoding_format",
+    "frequency_penalty",
+    "input",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "metadata",
+    "n",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "prompt",
+    "prompt_cache_key",
+    "reasoning_effort",
+    "response_format",
+    "seed",
+    "stop",
+    "store",
+    "temperature",
+    "tool_choice",
+    "tools",
+    "top_k",
+    "top_logprobs",
+    "top_p",
+    "verbosity",
+}
+_OPTIONS = frozenset({"include_usage"})
 TAG_LENGTH_MAX = 64
 
 
@@ -40,17 +72,19 @@ class _Ambiguous(dict[str, Any]):
 def read_request(body: bytes) -> RequestFacts:
     """Read the facts of a request; raises `InvalidRequest` naming the member at fault."""
     document = _decode(body)
-    _refuse_ambiguous(document, None)
-    _refuse_another_case(document)
+    _refuse_ambiguous(document, None, _USUAL)
+    if not _USUAL.issuperset(document):
+        _refuse_another_case(document)
     stream = document.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise InvalidRequest("'stream' must be true or false.", param="stream")
-    _check_stream_options(document)
+    if "stream_options" in document:
+        _check_stream_options(document["stream_options"])
     return RequestFacts(
         model=_model(document),
         stream=bool(stream),
-        end_user=_text(document, "user"),
-        service_tier=_text(document, "service_tier"),
+        end_user=_text(document["user"]) if "user" in document else None,
+        service_tier=_text(document["service_tier"]) if "service_tier" in document else None,
         body_bytes=len(body),
         document=document,
     )
@@ -58,8 +92,10 @@ def read_request(body: bytes) -> RequestFacts:
 
 def read_tags(header: str) -> tuple[str, ...]:
     """Read `x-meter-tags`: comma-separated, blanks around a tag dropped, each tag once."""
-    tags = tuple(dict.fromkeys(tag.strip() for tag in header.split(",") if tag.strip()))
-    if len(tags) > TAGS_MAX or any(len(tag) > TAG_LENGTH_MAX for tag in tags):
+    if not header:
+        return ()
+    tags = tuple(dict.fromkeys([tag for part in header.split(",") if (tag := part.strip())]))
+    if len(tags) > TAGS_MAX or max(map(len, tags), default=0) > TAG_LENGTH_MAX:
         raise InvalidRequest(
             f"'x-meter-tags' takes at most {TAGS_MAX} tags of {TAG_LENGTH_MAX} characters.",
             param="x-meter-tags",
@@ -69,7 +105,7 @@ def read_tags(header: str) -> tuple[str, ...]:
 
 def _decode(body: bytes) -> dict[str, Any]:
     try:
-        document = _DECODER.decode(body.decode("utf-8"))
+        document = _document(body.decode("utf-8"))
     except UnicodeDecodeError:
         raise InvalidRequest("The body must be JSON in UTF-8.") from None
     except RecursionError:
@@ -79,6 +115,19 @@ def _decode(body: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidRequest("The body must be a JSON object.")
     return document
+
+
+def _document(text: str) -> object:
+    # Nearly all bodies are an object and nothing else, which needs no look at blanks around it.
+    if text.startswith("{"):
+        try:
+            document, end = _scan(text, 0)
+        except StopIteration:
+            # What the decoder below says in words.
+            end = -1
+        if end == len(text):
+            return document
+    return _DECODER.decode(text)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -99,15 +148,14 @@ def _reason(fault: ValueError) -> str:
 
 # Making one takes as long as reading a small body.
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
+_scan: Callable[[str, int], tuple[object, int]] = _DECODER.scan_once  # type: ignore[attr-defined]
 
 
-def _refuse_ambiguous(members: dict[str, Any], inside: str | None) -> None:
-    folded: set[str] = set()
-    for name in members:
-        if name.casefold() in folded:
-            _refuse_duplicate(inside)
-        folded.add(name.casefold())
+def _refuse_ambiguous(members: dict[str, Any], inside: str | None, usual: frozenset[str]) -> None:
+    """Refuse names that are one in any case; of those that are `usual` none are."""
     if isinstance(members, _Ambiguous):
+        _refuse_duplicate(inside)
+    if not usual.issuperset(members) and len({name.casefold() for name in members}) < len(members):
         _refuse_duplicate(inside)
 
 
@@ -125,13 +173,12 @@ def _refuse_duplicate(inside: str | None) -> NoReturn:
     )
 
 
-def _check_stream_options(document: dict[str, Any]) -> None:
-    options = document.get("stream_options")
+def _check_stream_options(options: object) -> None:
     if options is None:
         return
     if not isinstance(options, dict):
         raise InvalidRequest("'stream_options' must be an object.", param="stream_options")
-    _refuse_ambiguous(options, "stream_options")
+    _refuse_ambiguous(options, "stream_options", _OPTIONS)
     if not isinstance(options.get("include_usage"), bool | None):
         raise InvalidRequest(
             "'stream_options.include_usage' must be true or false.",
@@ -150,6 +197,5 @@ def _model(document: dict[str, Any]) -> str:
     return model
 
 
-def _text(document: dict[str, Any], name: str) -> str | None:
-    value = document.get(name)
+def _text(value: object) -> str | None:
     return storable(value) if isinstance(value, str) else None

@@ -59,7 +59,7 @@ class Events:
         return [event for event in self.read(data) if isinstance(event, Event)]
 
     def read_alike(self, data: bytes) -> str | None:
-        """Take in bytes that are exactly one event that is `alike`, and return its text; `None` for others."""
+        """Take in bytes that are one event that is `alike`, and return its text; `None` for others."""
         if self.alike is None or self._held or self.tripped:
             return None
         return self.alike.text_of(data, self._event_bytes_max)

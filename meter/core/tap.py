@@ -53,7 +53,7 @@ class UpstreamError(msgspec.Struct, frozen=True, gc=False):
     code: str | int | None = None
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Observation(msgspec.Struct, frozen=True, gc=False):
     """What was learned of a response. Strings are bounded and can be stored as UTF-8."""
 
     usage: TokenUsage | None = None
@@ -312,9 +312,7 @@ class _Answer:
         if document is None:
             self.unparseable += 1
             document = {}
-        if self._error is None and (
-            not _FAULTS.isdisjoint(document) or document.get("object") == "error"
-        ):
+        if self._error is None and (not _FAULTS.isdisjoint(document) or document.get("object") == "error"):
             self._error = _error_of(document)
         if named_error and self._error is None:
             self._error = UpstreamError()
@@ -399,15 +397,16 @@ class _Answer:
         if found and raw is None:
             flags.append("usage_raw_dropped")
         reasons = self._finish_reasons
+        # Python makes a dict of more names than these for a call, which takes five times as long.
         return Observation(
-            usage=None if reported is None or reported.invalid else usage,
-            reported=reported,
-            usage_raw=raw,
-            model=model,
-            upstream_id=self._kept("id"),
-            service_tier=self._kept("service_tier"),
-            system_fingerprint=self._kept("system_fingerprint"),
-            finish_reasons=tuple([reasons[index] for index in sorted(reasons)]),
+            None if reported is None or reported.invalid else usage,
+            reported,
+            raw,
+            model,
+            self._kept("id"),
+            self._kept("service_tier"),
+            self._kept("system_fingerprint"),
+            tuple([reasons[index] for index in sorted(reasons)]),
             upstream_cost=cost,
             upstream_cost_source=source,
             usage_chunks=self._chunks or self._choice_chunks,

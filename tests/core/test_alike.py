@@ -53,6 +53,47 @@ def test_a_run_ends_where_an_event_is_different(behind: bytes, texts: list[str],
 
 
 @pytest.mark.parametrize(
+    ("single", "text"),
+    [
+        (event("b"), "b"),
+        (event(""), ""),
+        (event("é"), "é"),
+        (event("é").replace("é".encode(), b"\xc3"), "\ufffd"),
+        (event("x" * TEXT_BYTES_MAX), "x" * TEXT_BYTES_MAX),
+        (event("x" * (TEXT_BYTES_MAX + 1)), None),
+        (event('c"'), None),
+        (event("b\\u0000"), None),
+        (event("b").replace(b'"b"', b'"b\x01"'), None),
+        (event("b", usage=USAGE), None),
+        (event("b") + event("c"), None),
+        (event("b")[:-1], None),
+        (event("b")[1:], None),
+        (b"\n" + event("b"), None),
+        # What is before the text and what is behind it, but one in the other.
+        (event("").replace(b'""', b'"'), None),
+        (b"", None),
+    ],
+)
+def test_a_single_event_is_told_as_in_a_run(single: bytes, text: str | None) -> None:
+    """Bytes that are one event that is alike give its text, and all others are left to the run."""
+    pattern = alike(event("a word"), "a word")
+    assert pattern is not None
+
+    assert pattern.text_of(single, EVENT_BYTES_MAX) == text
+    assert (pattern.run(single, 0, EVENT_BYTES_MAX) == ([text], len(single))) is (text is not None)
+
+
+def test_a_single_event_beyond_the_bound_is_not_taken() -> None:
+    """The bound of an event holds for those that are alike."""
+    pattern = alike(event("a word"), "a word")
+    assert pattern is not None
+    single = event("b")
+
+    assert pattern.text_of(single, len(single)) == "b"
+    assert pattern.text_of(single, len(single) - 1) is None
+
+
+@pytest.mark.parametrize(
     ("raw", "text"),
     [
         (event("chatcmpl-1"), "chatcmpl-1"),
@@ -63,6 +104,21 @@ def test_a_run_ends_where_an_event_is_different(behind: bytes, texts: list[str],
 def test_no_pattern_where_the_text_could_be_another_one(raw: bytes, text: str) -> None:
     """A text that is there twice, or may be written with escapes, makes no pattern."""
     assert alike(raw, text) is None
+
+
+def test_events_that_come_one_by_one_are_read_the_same() -> None:
+    """A read an event, or an event in two reads, gives what the whole stream gives."""
+    events = [event(f"{'word ' * (number % 40)}é{number}") for number in range(300)]
+    events += [event("", choices=[], usage=USAGE), b"data: [DONE]\n\n"]
+    paced, halved = (Tap(content_type="text/event-stream", count_tokens=count_tokens) for _ in range(2))
+
+    for number, each in enumerate(events):
+        paced.feed(each)
+        cut = number % len(each)
+        halved.feed(each[:cut])
+        halved.feed(each[cut:])
+
+    assert paced.finish() == halved.finish() == observe(b"".join(events), 100_000)
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 100_000])

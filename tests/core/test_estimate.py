@@ -1,5 +1,6 @@
 """Estimates err high, grow with the text, and never fail on what a request may hold."""
 
+import math
 from typing import Any
 
 import pytest
@@ -49,6 +50,38 @@ ANYTHING = st.recursive(
 def test_the_estimate_stays_within_reason(text: str, at_least: int, at_most: int) -> None:
     """Text of every kind is estimated within the bounds that are thought right for it."""
     assert at_least <= count_tokens(text) <= at_most
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def by_the_table(text: str) -> int:
+    """Count by the rule as the table of the module has it, a character at a time."""
+    letters = sum(character in LETTERS for character in text)
+    words = len("".join(character if character in LETTERS else " " for character in text).split())
+    others = sum(character.isascii() and character not in f"{LETTERS} " for character in text)
+    beyond = sum(len(each.encode("utf-8", "surrogatepass")) for each in text if not each.isascii())
+    sixths = max(2 * letters, 6 * words) + 6 * others + 3 * beyond + 6 * text.count("    ")
+    return max(math.ceil(sixths / 6), min(1, len(text)))
+
+
+@given(text=st.text() | st.text("ab1 .\n\tZ\0é") | st.text("a ") | st.text(" \ud800🙂"))
+def test_the_estimate_is_that_of_the_table(text: str) -> None:
+    """Counting by whole texts gives what counting by characters does."""
+    assert count_tokens(text) == by_the_table(text)
+
+
+@given(texts=st.lists(st.text(max_size=3000), max_size=20))
+def test_texts_at_once_are_the_texts_one_by_one(texts: list[str]) -> None:
+    """Several events at once come to what they come to one by one."""
+    at_once, each = RunningCount(count_tokens), RunningCount(count_tokens)
+
+    for start in range(0, len(texts), 7):
+        at_once.add_each(texts[start : start + 7])
+    for text in texts:
+        each.add([text])
+
+    assert at_once.tokens == each.tokens
 
 
 @given(one=st.text(), other=st.text())
