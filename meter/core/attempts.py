@@ -18,7 +18,7 @@ import msgspec
 from meter.core.bounds import Bound
 from meter.core.events import Outcome, Reserved, UsageEvent, UsageSource
 from meter.core.money import round_usd
-from meter.core.tap import Observation
+from meter.core.observation import Observation
 from meter.core.usage import TokenUsage
 
 _NOTHING_SEEN = Observation()

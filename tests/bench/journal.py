@@ -25,7 +25,7 @@ import uvloop
 
 from meter.core.attempts import Attempt, Ending, conclude
 from meter.core.events import Outcome, UsageEvent
-from meter.core.tap import Observation
+from meter.core.observation import Observation
 from meter.core.usage import TokenUsage
 from meter.journal.folder import Folder
 from meter.journal.journal import Journal

@@ -11,9 +11,10 @@ from meter.core.attempts import Attempt, Ending, conclude
 from meter.core.bounds import Ceiling, bound
 from meter.core.estimate import count_tokens, estimate_prompt
 from meter.core.events import Outcome
+from meter.core.observation import Observation
 from meter.core.request import read_request
 from meter.core.strip import Stripper
-from meter.core.tap import Observation, Tap
+from meter.core.tap import Tap
 
 ROUNDS = 200
 TRIES = 10

@@ -6,8 +6,9 @@ import pytest
 
 from meter.core.alike import TEXT_BYTES_MAX, alike
 from meter.core.estimate import count_tokens
+from meter.core.observation import Observation
 from meter.core.sse import EVENT_BYTES_MAX
-from meter.core.tap import Observation, Tap
+from meter.core.tap import Tap
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
 

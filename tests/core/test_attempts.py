@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meter.core.attempts import Attempt, Ending, conclude, succeeded
 from meter.core.events import Outcome, UsageSource
-from meter.core.tap import Observation
+from meter.core.observation import Observation
 from meter.core.usage import ReportedUsage, TokenUsage
 
 PROMPT_ESTIMATE = 40

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meter.core.estimate import count_tokens
-from meter.core.tap import Observation, Tap, UpstreamError
+from meter.core.observation import Observation, UpstreamError
+from meter.core.tap import Tap
 from meter.core.usage import TokenUsage, normalise
 
 DATA = Path(__file__).parents[1] / "data" / "usage_cases.jsonl"

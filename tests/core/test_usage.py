@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meter.core import usage as module
+from meter.core.counts import TOKENS_MAX
 from meter.core.usage import (
     MEMBERS_MAX,
-    TOKENS_MAX,
     ReportedUsage,
     TokenUsage,
     merge,

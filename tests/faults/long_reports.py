@@ -13,7 +13,7 @@ import msgspec
 
 from meter.core.attempts import Attempt, Ending, conclude
 from meter.core.events import Outcome, UsageEvent, uuid7
-from meter.core.tap import Observation
+from meter.core.observation import Observation
 from meter.core.usage import TokenUsage
 from meter.store import ledger
 from tests.faults import reconciler, traffic
