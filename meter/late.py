@@ -9,7 +9,6 @@ imports stand; only what runs is another:
         postgresql = Late("meter.store.postgresql")
 """
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -23,12 +22,3 @@ class Late:
     def __getattr__(self, attribute: str) -> Any:
         # Python's own lock lets threads that ask at once wait for the one that loads.
         return getattr(import_module(self._name), attribute)
-
-
-def late_function(module: str, name: str) -> Callable[..., Any]:
-    """Return what loads a module when it is called, and calls its function."""
-
-    def call(*given: Any) -> Any:
-        return getattr(import_module(module), name)(*given)
-
-    return call

@@ -7,7 +7,7 @@ of ours also gives up by itself, a little later, and what it did not hear about 
 import contextlib
 import os
 import socket
-from collections.abc import MutableSet, Sequence
+from collections.abc import MutableSet
 from typing import Any, TypeVar
 
 import psycopg
@@ -73,17 +73,6 @@ def hang_up(opened: MutableSet[Any]) -> None:
     for connection in list(opened):
         with contextlib.suppress(psycopg.OperationalError, OSError), _shared_socket(connection) as broken:
             broken.shutdown(socket.SHUT_RDWR)
-
-
-def numbers_array(values: Sequence[int]) -> str:
-    """Write an array as PostgreSQL reads it; the driver's own way, in Python, takes ten times as long."""
-    return f"{{{','.join(map(str, values))}}}"
-
-
-def texts_array(values: Sequence[object]) -> str:
-    """Write an array of texts, or of what is written as one."""
-    quoted = [str(value).replace("\\", "\\\\").replace('"', '\\"') for value in values]
-    return f"""{{"{'","'.join(quoted)}"}}""" if quoted else "{}"
 
 
 def _shared_socket(connection: psycopg.Connection[Any]) -> socket.socket:

@@ -8,22 +8,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from meter.core.rollup import AMOUNTS, COUNTS, TALLIES, LineKey, Sums, coarser
 from meter.core.spans import GRAINS
-from meter.late import late_function
+from meter.store.arrays import numbers_array, texts_array
 from meter.store.sqlite import insert_rows, time_text
 from meter.store.tables import ROLLUP, usage_15m
-
-if TYPE_CHECKING:
-    from meter.store.postgresql import numbers_array, texts_array
-else:
-    numbers_array = late_function("meter.store.postgresql", "numbers_array")
-    texts_array = late_function("meter.store.postgresql", "texts_array")
 
 # SQLite's SUM overflows past 2**63, which is 9.2 million USD: amounts are summed in two parts.
 PART = 10**6
