@@ -20,6 +20,7 @@ from meter.core.events import UsageEvent
 from meter.store import ledger
 from meter.store.database import Database
 from meter.store.tables import usage_events
+from tests import wire
 from tests.databases import new_sqlite
 
 WAIT_SECONDS_MAX = 20.0
@@ -103,10 +104,7 @@ class Meter:
 
     def show(self, key: str) -> None:
         """Have the server look a key up: ordinary requests of keys that it knows go the short way."""
-        headers = {"authorization": f"Bearer {key}"}
-        httpx.get(
-            f"{self.url}/meter/key", headers=headers, timeout=WAIT_SECONDS_MAX, trust_env=False, verify=NO_TLS
-        )
+        wire.exchange(self.url, wire.request("GET", "/v1/meter/key", key=key))
 
     def events(self, key: str, count: int = 1) -> list[UsageEvent]:
         """Wait for a key's events to be in the ledger, and return them in order."""
