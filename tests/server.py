@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,10 +60,16 @@ def until(look: Callable[[], T], what: str) -> T:
 class Meter:
     """A running `meter serve`."""
 
-    def __init__(self, data_dir: Path, env: Mapping[str, str], arguments: list[str]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        env: Mapping[str, str],
+        arguments: list[str],
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         self.data_dir = data_dir
         self.env = dict(env)
-        command = [*PROGRAM, "serve", "--port", "0", "--admin-port", "0", *arguments]
+        command = [*program, "serve", "--port", "0", "--admin-port", "0", *arguments]
         self.log = data_dir.parent / f"{data_dir.name}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

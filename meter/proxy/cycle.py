@@ -82,7 +82,7 @@ class Cycle(Client):
     _left_bytes = 0
 
     def __init__(self, line: Line, scope: object, *, keep_alive: bool) -> None:
-        self._line = line
+        self._line: Line | None = line
         self._transport = line.transport
         self._flow = line.flow
         self.scope = scope
@@ -130,6 +130,7 @@ class Cycle(Client):
         else:
             self._write(framed)
             self._ended = True
+            self._line = None
             self._transport.close()
 
     def fail(self) -> None:
@@ -181,4 +182,7 @@ class Cycle(Client):
         self._ended = self.response_complete = True
         if not self.keep_alive:
             self._transport.close()
-        self._line.on_response_complete()
+        # Connection and request know each other no longer than they have to do with each other.
+        line, self._line = self._line, None
+        if line is not None:
+            line.on_response_complete()

@@ -9,6 +9,7 @@ import asyncio
 from typing import Any, Protocol
 
 import msgspec
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from meter.proxy.bounded import BoundedProtocol
 from meter.proxy.cycle import Client, Cycle
@@ -115,7 +116,7 @@ class DataProtocol(BoundedProtocol):
             return False
         # There will be no other request.
         cycle.keep_alive = False
-        client_of(cycle.scope).close()
+        _client(cycle).close()
         return True
 
     # How it takes requests on.
@@ -142,7 +143,6 @@ class DataProtocol(BoundedProtocol):
     def _begin(self, order: Order, *, keep_alive: bool) -> _Coming:
         cycle = Cycle(self, self.scope, keep_alive=keep_alive)
         cycle.watch(closing=None, leaving=order.arrival.release)
-        self.scope["extensions"] = {_CLIENT: cycle}  # type: ignore[dict-item]
         self.cycle = cycle  # type: ignore[assignment]  # It has what uvicorn looks at.
         return _Coming(order, cycle)
 
@@ -210,10 +210,14 @@ class DataProtocol(BoundedProtocol):
     def _tell_leaving(self) -> None:
         cycle = self.last_cycle()
         if cycle is not None and cycle.disconnected and not cycle.response_complete:
-            client_of(cycle.scope).leave()
+            _client(cycle).leave()
 
 
 def client_of(scope: Any) -> Client:
     """Return the client of a request, by its scope."""
     found: Client = scope["extensions"][_CLIENT]
     return found
+
+
+def _client(cycle: RequestResponseCycle | Cycle) -> Client:
+    return cycle if isinstance(cycle, Cycle) else client_of(cycle.scope)

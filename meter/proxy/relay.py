@@ -127,8 +127,12 @@ class Relay:
         # What was read of the request is forgotten by now: a stream may last for hours.
         del order, opening, body
         self.pumps.start(self._carry_out(pump))
-        client_of(scope).watch(closing=pump.doubt, leaving=pump.abandon)
-        await _hand_on(handover, pump, send)
+        client = client_of(scope)
+        client.watch(closing=pump.doubt, leaving=pump.abandon)
+        try:
+            await _hand_on(handover, pump, send)
+        finally:
+            client.watch(closing=None, leaving=None)
 
     async def _carry_out(self, pump: Pump) -> None:
         await pump.run(self.pumps.own(pump))
@@ -165,6 +169,8 @@ class Relay:
             del body
             client.watch(closing=pump.doubt, leaving=pump.abandon)
             await pump.run(self.pumps.own(pump))
+            # Or both would know each other until the collector comes, with all that they have read.
+            client.watch(closing=None, leaving=None)
         except MeterError as refusal:
             order.arrival.release()
             self.accounting.refused(refusal, order.grant)
