@@ -128,30 +128,37 @@ class Metrics:
         )
         series = self._series.get(labels) or self._look_up(labels, event.status)
         series.add(event)
+        touched: list[Series | Counts | Spread] = [series, self._ttfb, self._duration]
         if cost is not None and event.upstream_cost is not None:
             model = self._model(event.model, event.status)
             self._compared_cost.add(model, cost)
             self._compared_upstream_cost.add(model, event.upstream_cost)
+            touched += (self._compared_cost, self._compared_upstream_cost)
         for anomaly in event.anomalies:
             self._anomalies.add(anomaly)
+            touched.append(self._anomalies)
         if event.ttfb_ms is not None:
             self._ttfb.add(event.ttfb_ms / 1000)
         if event.duration_ms is not None:
             self._duration.add(event.duration_ms / 1000)
+        self._share(touched)
 
     def time(self, overhead_seconds: float, first_token_seconds: float | None) -> None:
         """Count what an attempt took beside what its event tells."""
         self._overhead.add(overhead_seconds)
         if first_token_seconds is not None:
             self._first_token.add(first_token_seconds)
+        self._share((self._overhead, self._first_token))
 
     def refuse(self, reason: str) -> None:
         """Count one refusal by the code of its error."""
         self._refusals.add(reason)
+        self._share((self._refusals,))
 
     def cut(self, reason: str) -> None:
         """Count one connection that was cut off."""
         self._cut.add(reason)
+        self._share((self._cut,))
 
     def gauge(
         self,
@@ -202,6 +209,16 @@ class Metrics:
         for gauge, read in self._gauges:
             gauge.set(read())
         self.catch_up()
+
+    def _share(self, touched: Iterable[Series | Counts | Spread]) -> None:
+        """Bring onto the page at once what others go on with who replace this process if it is killed.
+
+        Where there are no others, the counters end with the process, and have time until they are asked for.
+        """
+        if self._directory is not None:
+            with self._catching_up:
+                for each in touched:
+                    each.catch_up()
 
     def catch_up(self) -> None:
         """Bring onto the page what was counted since the last time; from any thread."""

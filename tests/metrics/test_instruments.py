@@ -457,9 +457,6 @@ def test_processes_count_together(count: Count) -> None:
         several[1].do(f"metrics.observe({event}, TEAM)")
     alone.refuse("not_found")
     several[1].do("metrics.refuse('not_found')")
-    # As each does once a second, and at its end.
-    for process in several:
-        process.do("metrics.catch_up()")
 
     expected = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples(alone)}
     assert several[0].page() == several[1].page() == several[2].page() == expected
@@ -469,7 +466,6 @@ def test_what_a_dead_process_counted_stays(directory: Path, count: Count) -> Non
     """A counter goes on from where a killed process left it, under the same name and in the same files."""
     control, first = count("control"), count("data-0")
     first.do("for _ in range(5): metrics.observe(make(), TEAM)")
-    first.do("refresh()")
     first.close()
     files = set(directory.iterdir())
 
@@ -478,7 +474,6 @@ def test_what_a_dead_process_counted_stays(directory: Path, count: Count) -> Non
     second = count("data-0")
     assert control.total("meter_requests_total") == 5
     second.do("metrics.observe(make(), TEAM)")
-    second.do("refresh()")
 
     assert control.total("meter_requests_total") == 6
     assert set(directory.iterdir()) == files
@@ -510,7 +505,6 @@ def test_processes_name_the_same_models(count: Count) -> None:
     other.do("for n in range(150): metrics.observe(make(f'b{n}'), TEAM)")
     one.do("for n in range(150): metrics.observe(make(f'b{n}'), TEAM)")
     one.do("for n in range(150): metrics.observe(make(f'c{n}'), TEAM)")
-    one.do("refresh()")
 
     found = {
         dict(labels)["model"]: number
